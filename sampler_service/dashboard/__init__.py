@@ -1,0 +1,10 @@
+"""The dashboard: HTTP API, live stream and one static page over a `CurriculumReader`.
+
+Translation only: no decision is made here and nothing is stored.
+"""
+
+from sampler_service.dashboard.app import create_app
+from sampler_service.dashboard.reader import CurriculumReader, ReadError
+from sampler_service.dashboard.serving import DashboardServer
+
+__all__ = ["CurriculumReader", "DashboardServer", "ReadError", "create_app"]

@@ -1,0 +1,136 @@
+"""The read API under /api/v1: requests into reader calls, proto messages into JSON or CSV."""
+
+from typing import Annotated, Literal
+
+from curriculum.v1 import curriculum_pb2 as pb
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response, StreamingResponse
+
+from sampler_service.dashboard import tables
+from sampler_service.dashboard.encoding import dump_json, encode_message
+from sampler_service.dashboard.errors import INVALID_ARGUMENT, NOT_FOUND
+from sampler_service.dashboard.openapi import answers
+from sampler_service.dashboard.reader import CurriculumReader, ReadError
+from sampler_service.dashboard.stream import SummaryFeeds
+
+MAX_BINS = 120
+MAX_PAGE_SIZE = 1000
+
+Bins = Annotated[
+    int, Query(ge=0, le=MAX_BINS, description="Bins of the histograms; 0: the service's default.")
+]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)]
+PassRate = Annotated[float | None, Query(ge=0, le=1)]
+TableName = Literal["calibration", "clusters", "histogram", "history", "quota_profile"]
+
+
+def prompt_filter(
+    min_pass_rate: PassRate = None,
+    max_pass_rate: PassRate = None,
+    cluster: Annotated[list[str], Query(description="Any of these; none: all.")] = [],  # noqa: B006
+    contains: Annotated[str, Query(max_length=4096, description="Text the prompt's id contains.")] = "",
+    prompt_id: Annotated[list[str], Query(description="Exactly these prompts.")] = [],  # noqa: B006
+) -> pb.PromptFilter:
+    """The filter that the query string asks for; an inverted pass-rate range is refused."""
+    if min_pass_rate is not None and max_pass_rate is not None and min_pass_rate > max_pass_rate:
+        message = f"min_pass_rate {min_pass_rate:g} is above max_pass_rate {max_pass_rate:g}; swap them."
+        raise ReadError(INVALID_ARGUMENT, "EMPTY_PASS_RATE_RANGE", message)
+    return pb.PromptFilter(
+        min_pass_rate=min_pass_rate,
+        max_pass_rate=max_pass_rate,
+        clusters=cluster,
+        prompt_ids=prompt_id,
+        id_contains=contains,
+    )
+
+
+Filter = Annotated[pb.PromptFilter, Depends(prompt_filter)]
+
+
+def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
+    """Routes that answer from `reader`; live ones through `feeds`."""
+    router = APIRouter(prefix="/api/v1", default_response_class=Response)
+
+    @router.get("/curricula", responses=answers(pb.ListCurriculaResponse))
+    async def list_curricula(page_size: PageSize = 50, page_token: str = "") -> Response:
+        """One page of curricula, ordered by id."""
+        return _json(encode_message(await reader.list_curricula(page_size, page_token)))
+
+    @router.get("/curricula/{curriculum_id}", responses=answers(pb.Curriculum))
+    async def get_curriculum(curriculum_id: str) -> Response:
+        """Settings and counters of one curriculum, the strategy spelt out."""
+        page_token = ""
+        while True:
+            page = await reader.list_curricula(MAX_PAGE_SIZE, page_token)
+            for curriculum in page.curricula:
+                if curriculum.curriculum_id == curriculum_id:
+                    return _json(encode_message(curriculum))
+            page_token = page.next_page_token
+            if not page_token:
+                break
+        message = f"There is no curriculum {curriculum_id!r}; GET /api/v1/curricula lists those there are."
+        raise ReadError(NOT_FOUND, "CURRICULUM_NOT_FOUND", message)
+
+    @router.get("/curricula/{curriculum_id}/summary", responses=answers(pb.Summary))
+    async def get_summary(curriculum_id: str, bins: Bins = 0) -> Response:
+        """Everything the charts show."""
+        return _json(encode_message(await reader.summary(curriculum_id, bins)))
+
+    @router.get("/curricula/{curriculum_id}/stream", responses=answers(None, "text/event-stream"))
+    async def stream_summary(curriculum_id: str, bins: Bins = 0) -> StreamingResponse:
+        """Server-Sent Events: `summary` when the revision changes, `problem` when it cannot be read."""
+        frames = await feeds.open(curriculum_id, bins)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+
+    @router.get("/curricula/{curriculum_id}/prompts", responses=answers(pb.ListPromptStatesResponse))
+    async def list_prompts(
+        curriculum_id: str, where: Filter, page_size: PageSize = 50, page_token: str = ""
+    ) -> Response:
+        """One page of prompt states that pass the filter, as columns."""
+        request = pb.ListPromptStatesRequest(
+            curriculum_id=curriculum_id, filter=where, page_size=page_size, page_token=page_token
+        )
+        return _json(encode_message(await reader.prompt_states(request)))
+
+    @router.get("/curricula/{curriculum_id}/prompts.csv", responses=answers(None, "text/csv"))
+    async def download_prompts(curriculum_id: str, where: Filter) -> StreamingResponse:
+        """All prompt states that pass the filter, as CSV."""
+        request = pb.ListPromptStatesRequest(
+            curriculum_id=curriculum_id, filter=where, page_size=tables.PAGE_SIZE
+        )
+        first = await reader.prompt_states(request)
+        rows = tables.prompts_csv(reader, request, first)
+        return StreamingResponse(rows, media_type="text/csv", headers=_attachment("prompts.csv"))
+
+    @router.get("/curricula/{curriculum_id}/prompts/{prompt_id:path}", responses=answers(None))
+    async def get_prompt(curriculum_id: str, prompt_id: str) -> Response:
+        """One prompt's state. The id may hold slashes; percent-encode it."""
+        where = pb.PromptFilter(prompt_ids=[prompt_id])
+        request = pb.ListPromptStatesRequest(curriculum_id=curriculum_id, filter=where, page_size=1)
+        page = await reader.prompt_states(request)
+        if not page.prompt_ids:
+            message = f"Curriculum {curriculum_id!r} has no prompt {prompt_id!r}; search with ?contains=."
+            raise ReadError(NOT_FOUND, "PROMPT_NOT_FOUND", message)
+        columns = encode_message(page)
+        row: dict[str, object] = {"revision": page.revision}
+        for name, column in tables.PROMPT_COLUMNS.items():
+            values = columns[column]
+            row[name] = values[0] if isinstance(values, list) and values else None
+        return _json(row)
+
+    @router.get("/curricula/{curriculum_id}/tables/{table}.csv", responses=answers(None, "text/csv"))
+    async def download_table(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
+        """One part of the summary as CSV."""
+        text = tables.write_csv(tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins)))
+        return Response(text, media_type="text/csv", headers=_attachment(f"{table}.csv"))
+
+    return router
+
+
+def _json(value: object) -> Response:
+    return Response(dump_json(value), media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _attachment(filename: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}

@@ -1,0 +1,100 @@
+"""Parts of a summary, and pages of prompts, as CSV."""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+from curriculum.v1 import curriculum_pb2 as pb
+
+from sampler_service.dashboard.reader import CurriculumReader
+
+PROMPT_COLUMNS = {
+    "prompt_id": "prompt_ids",
+    "cluster": "clusters",
+    "pass_rate": "pass_rates",
+    "pass_rate_stddev": "pass_rate_stddevs",
+    "alpha": "alphas",
+    "beta": "betas",
+    "ema_mean": "ema_means",
+    "ema_variance": "ema_variances",
+    "visits": "visits",
+    "rollouts": "rollouts",
+    "last_policy_version": "last_policy_versions",
+    "in_flight": "in_flight",
+}
+"""Name of a column in a row, and of the column it comes from in ListPromptStatesResponse."""
+
+PAGE_SIZE = 1000
+
+
+def _histogram(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    yield ("pass_rate_from", "pass_rate_to", "prompts")
+    histogram = summary.difficulty_histogram
+    yield from zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False)
+    yield ("unseen", "", histogram.unseen)
+
+
+def _history(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    history = summary.history
+    bins = history.histogram_bins
+    names = [field.name for field in history.DESCRIPTOR.fields if not field.name.startswith("histogram_")]
+    columns = [getattr(history, name) for name in names]
+    yield (*(name.removesuffix("s") for name in names), *(f"histogram_bin_{i}" for i in range(bins)))
+    for point in range(len(history.times_seconds)):
+        row = [column[point] if point < len(column) else "" for column in columns]
+        yield (*row, *history.histogram_counts[point * bins : (point + 1) * bins])
+
+
+def _calibration(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    calibration = summary.calibration
+    yield ("predicted", "observed", "predictions")
+    yield from zip(calibration.bin_predicted, calibration.bin_observed, calibration.bin_counts, strict=False)
+
+
+def _quota_profile(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    profile = summary.quota_profile
+    yield ("pass_rate_from", "pass_rate_to", "mean_quota", "prompts")
+    yield from zip(profile.edges, profile.edges[1:], profile.mean_quotas, profile.prompts, strict=False)
+
+
+def _clusters(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    yield ("cluster", "prompts", "pass_rate", "groups", "mixed_groups", "rollouts")
+    for c in summary.clusters:
+        yield (c.cluster, c.prompts, c.pass_rate, c.groups, c.mixed_groups, c.rollouts)
+
+
+SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = {
+    "calibration": _calibration,
+    "clusters": _clusters,
+    "histogram": _histogram,
+    "history": _history,
+    "quota_profile": _quota_profile,
+}
+
+
+def write_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as RFC 4180 text."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def prompt_rows(page: pb.ListPromptStatesResponse) -> Iterable[Sequence[object]]:
+    """The page's columns turned into rows, in the order of `PROMPT_COLUMNS`."""
+    return zip(*(getattr(page, column) for column in PROMPT_COLUMNS.values()), strict=True)
+
+
+async def prompts_csv(
+    reader: CurriculumReader,
+    request: pb.ListPromptStatesRequest,
+    first: pb.ListPromptStatesResponse,
+) -> AsyncIterator[str]:
+    """All pages from `first` on, a page at a time: memory does not grow with the number of prompts."""
+    yield write_csv([tuple(PROMPT_COLUMNS)])
+    page = first
+    while True:
+        yield write_csv(prompt_rows(page))
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+        page = await reader.prompt_states(request)
