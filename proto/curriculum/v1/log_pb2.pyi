@@ -270,6 +270,7 @@ class RolloutsReported(_message.Message):
     LENGTHS_FIELD_NUMBER: _builtins.int
     GRADIENT_NORMS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     policy_version: _builtins.int
     slots: _builtins.bytes
@@ -284,6 +285,8 @@ class RolloutsReported(_message.Message):
     gradient_norms: _builtins.bytes
     """Flat float32, or empty."""
     epoch: _builtins.int
+    seed: _builtins.int
+    """Chance for stopping rules that need it."""
     def __init__(
         self,
         *,
@@ -296,10 +299,11 @@ class RolloutsReported(_message.Message):
         lengths: _builtins.bytes = ...,
         gradient_norms: _builtins.bytes = ...,
         epoch: _builtins.int = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gradient_norms", b"gradient_norms", "lease_id", b"lease_id", "lengths", b"lengths", "policy_version", b"policy_version", "rewards", b"rewards", "rollout_counts", b"rollout_counts", "slots", b"slots", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gradient_norms", b"gradient_norms", "lease_id", b"lease_id", "lengths", b"lengths", "policy_version", b"policy_version", "rewards", b"rewards", "rollout_counts", b"rollout_counts", "seed", b"seed", "slots", b"slots", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -376,15 +380,19 @@ class CheckpointCreated(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    revision: _builtins.str
+    """The state that is kept: saved before this event was written."""
     def __init__(
         self,
         *,
         checkpoint_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,29 @@
+"""Our own: prompts of the highest expected reward variance under the posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sampler_service.curriculum.proposals.base import WeightedProposal
+from sampler_service.curriculum.views import Moment, PromptView
+
+__all__ = ["Frontier"]
+
+
+class Frontier(WeightedProposal):
+    """Weight exp(E[p(1−p)]/τ) with E[p(1−p)] = αβ/((α+β)(α+β+1)).
+
+    The expectation puts a confirmed frontier prompt (at most 0.25) above an unknown one (1/6 under a
+    flat prior), which the plug-in p̂(1−p̂) does not. A small temperature makes the draw a ranking with
+    random ties, while every prompt keeps a probability that can be served.
+    """
+
+    temperature: float = Field(default=0.002, ge=0.0005)
+    """τ; the range of the expectation is 0.25."""
+
+    def weights(self, view: PromptView, moment: Moment) -> NDArray[np.float64]:
+        """Scaled by exp(−0.25/τ), so that the largest possible weight is 1."""
+        weights: NDArray[np.float64] = np.exp((view.expected_variances - 0.25) / self.temperature)
+        return weights

@@ -1,0 +1,73 @@
+"""Integer quotas from real weights: bounded, and exact in sum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["apportion"]
+
+
+def apportion(weights_B: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.int32]:
+    """Shares of `budget` in proportion to `weights_B`, each within [least, most], exact in sum.
+
+    A share outside its bounds is fixed at the bound and the rest is shared again among the others;
+    then largest remainders, ties to the lower slot. Weights that are all zero, or not finite, count as equal.
+
+    Args:
+        budget: within [B·least, B·most], else the nearer end is spent.
+
+    Returns:
+        int32, shape (B,), summing to the budget within that range.
+    """
+    count = len(weights_B)
+    if count == 0:
+        return np.zeros(0, dtype=np.int32)
+    budget = int(min(max(budget, count * least), count * most))
+    weights = np.where(np.isfinite(weights_B) & (weights_B > 0), weights_B, 0.0)
+    if not weights.any():
+        weights = np.ones(count)
+    weights = weights / weights.max()
+    shares = _bounded_shares(weights, budget, least, most)
+    quotas = np.clip(np.floor(shares + 1e-9), least, most).astype(np.int64)
+    missing = budget - int(quotas.sum())
+    while missing > 0:
+        open_ = np.flatnonzero(quotas < most)
+        order = open_[np.argsort(-(shares - quotas)[open_], kind="stable")]
+        quotas[order[:missing]] += 1
+        missing = budget - int(quotas.sum())
+    return quotas.astype(np.int32)
+
+
+def _bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.float64]:
+    """Real shares c·w clipped to [least, most] with c such that they sum to the budget.
+
+    The sum grows with c, piecewise linearly; c is found between its breakpoints. O(B log B).
+    """
+    positive = weights > 0
+    floor = least * int((~positive).sum())
+    w = weights[positive]
+    if len(w) == 0 or floor + most * len(w) <= budget:
+        # Even with every weighted prompt at its most, something is left: prompts without weight share it.
+        shares = np.full(len(weights), float(most))
+        rest = budget - most * len(w)
+        if (~positive).any():
+            shares[~positive] = rest / int((~positive).sum())
+        return shares
+    breaks = np.sort(np.concatenate([least / w, most / w]))
+    low, high = 0, len(breaks) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if np.clip(breaks[middle] * w, least, most).sum() + floor >= budget:
+            high = middle
+        else:
+            low = middle + 1
+    # Between breaks[low − 1] and breaks[low] the sum is linear.
+    start = breaks[low - 1] if low > 0 else 0.0
+    free = (start * w >= least) & (start * w < most) if low > 0 else np.zeros(len(w), dtype=np.bool_)
+    fixed = np.clip(start * w, least, most)[~free].sum() + floor
+    slope = w[free].sum()
+    c = (budget - fixed) / slope if slope > 0 else breaks[low]
+    shares = np.full(len(weights), float(least))
+    shares[positive] = np.clip(c * w, least, most)
+    return shares

@@ -1,0 +1,88 @@
+"""The protocol of a stopping rule: decided from reports, round by round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler_service.curriculum.parts import Part
+
+__all__ = ["DONE", "DROP", "SAMPLE_MORE", "Decision", "SlotTallies", "Stopping"]
+
+# The values of the API's Action.
+DONE: Final = 1
+SAMPLE_MORE: Final = 2
+DROP: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTallies:
+    """Slots whose granted rollouts have all come back; one entry per slot."""
+
+    granted: NDArray[np.int64]
+    """Rollouts granted so far, all rounds."""
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    """Outcomes at or below the success threshold. Rollouts that failed are in neither."""
+    all_equal: NDArray[np.bool_]
+    """All rewards so far are exactly equal."""
+    rounds: NDArray[np.int64]
+    """Rounds so far, at least 1."""
+    expected_variances: NDArray[np.float64]
+    """E[p(1−p)] under the posterior, this lease's outcomes included."""
+    uniforms: NDArray[np.float64]
+    """Chance in [0, 1), drawn before the event was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with each of those slots."""
+
+    actions: NDArray[np.uint8]
+    rollouts: NDArray[np.int32]
+    """Rollouts wanted, 0 unless SAMPLE_MORE."""
+    keep_positives: NDArray[np.int32]
+    """Of all rollouts so far, how many right ones to train on."""
+    keep_negatives: NDArray[np.int32]
+    priorities: NDArray[np.float64] | None = None
+    """When the budget cannot fund every SAMPLE_MORE, higher first; None: slot order."""
+    unfunded: int = DONE
+    """What becomes of a slot whose SAMPLE_MORE the budget cannot fund."""
+
+
+class Stopping(Part):
+    """Decides from tallies alone, so a decision is the same on every replica."""
+
+    waits_for_batch: ClassVar[bool] = False
+    """Decide only once every prompt of the batch has its rollouts back, to compare them."""
+
+    @property
+    def candidate_factor(self) -> float:
+        """Prompts to draw per prompt asked for."""
+        return 1.0
+
+    def first_round(self, quotas: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Rollouts to grant at once, of each prompt's quota."""
+        return quotas
+
+    def most_rollouts(self, quotas: NDArray[np.int32]) -> int:
+        """Rollouts the batch may need at the most, all rounds: the budget when the caller names none."""
+        return int(quotas.sum())
+
+    def decide(self, tallies: SlotTallies) -> Decision:
+        """Next step of every slot. Asking for more must end: granted rollouts are bounded."""
+        raise TypeError(f"{type(self).__name__} does not say when to stop")
+
+
+def done_with_all(tallies: SlotTallies) -> Decision:
+    """DONE, every rollout kept."""
+    count = len(tallies.granted)
+    return Decision(
+        np.full(count, DONE, dtype=np.uint8),
+        np.zeros(count, dtype=np.int32),
+        tallies.positives.astype(np.int32),
+        tallies.negatives.astype(np.int32),
+    )

@@ -1,0 +1,151 @@
+"""A strategy is a composition: estimator + proposal + quota + stopping, over a named preset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sampler_service.curriculum.decays import DECAYS, Decay
+from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.curriculum.parts import Registry, validated
+from sampler_service.curriculum.proposals import PROPOSALS, Proposal
+from sampler_service.curriculum.quotas import QUOTAS, Quota
+from sampler_service.curriculum.shared_evidence import SHARED_EVIDENCE, SharedEvidence
+from sampler_service.curriculum.stopping import STOPPINGS, Stopping
+
+__all__ = ["Estimator", "Strategy", "resolve"]
+
+
+class Estimator(BaseModel):
+    """How a prompt's pass rate is estimated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    decay: Decay = DECAYS["none"]()
+    """How evidence ages."""
+    prior: tuple[float, float] = (1.0, 1.0)
+    """α0 and β0 of the Beta prior, both positive."""
+    success_threshold: float = 0.5
+    """A rollout is a success when its reward is strictly above this."""
+    fractional: bool = False
+    """Count a reward in [0, 1] as that much of a success, instead of 0 or 1."""
+    shared_evidence: SharedEvidence = SHARED_EVIDENCE["none"]()
+    """What other prompts say about a prompt."""
+    ema_rate: float = Field(default=0.1, gt=0, le=1)
+    """a of the exponential moving averages of reward mean and variance."""
+
+    @field_validator("decay", mode="before")
+    @classmethod
+    def _parse_decay(cls, value: object) -> Decay:
+        return DECAYS.parse(value, "strategy.estimator.decay")
+
+    @field_validator("shared_evidence", mode="before")
+    @classmethod
+    def _parse_shared(cls, value: object) -> SharedEvidence:
+        return SHARED_EVIDENCE.parse(value, "strategy.estimator.shared_evidence")
+
+    @field_validator("prior")
+    @classmethod
+    def _positive(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not min(value) > 0:
+            raise ValueError("both entries must be positive")
+        return value
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values, every parameter spelt out."""
+        plain = self.model_dump(mode="json", exclude={"decay", "shared_evidence"})
+        return {
+            "decay": DECAYS.dump(self.decay),
+            "shared_evidence": SHARED_EVIDENCE.dump(self.shared_evidence),
+            **plain,
+        }
+
+
+class Strategy(BaseModel):
+    """How a curriculum estimates, chooses, allots and stops."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    estimator: Estimator = Estimator()
+    """How a prompt's pass rate is estimated."""
+    proposal: Proposal
+    """Which prompts."""
+    quota: Quota
+    """How many rollouts each."""
+    stopping: Stopping = STOPPINGS["one_shot"]()
+    """When a prompt has had enough."""
+    exploration: float = Field(default=0.1, ge=0, le=1)
+    """Share of every batch that goes to unseen, then to least recently visited prompts."""
+    rollouts_per_prompt: int = Field(default=8, ge=1, le=4096)
+    """Rollouts per prompt when a request names no budget."""
+    lease_seconds: float = Field(default=1800.0, ge=0.1, le=7 * 86400)
+    """How long a batch stays leased."""
+    max_staleness: int = Field(default=8, ge=0)
+    """A report whose policy is more versions behind than this is no evidence."""
+
+    PARTS: ClassVar[dict[str, Registry[Any]]] = {
+        "proposal": PROPOSALS,
+        "quota": QUOTAS,
+        "stopping": STOPPINGS,
+    }
+
+    @field_validator("proposal", "quota", "stopping", mode="before")
+    @classmethod
+    def _parse_part(cls, value: object, info: Any) -> object:
+        return cls.PARTS[info.field_name].parse(value, f"strategy.{info.field_name}")
+
+    @field_validator("estimator", mode="before")
+    @classmethod
+    def _parse_estimator(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return validated(Estimator, value, "strategy.estimator")
+        return value
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values, every part and parameter spelt out."""
+        plain = self.model_dump(mode="json", exclude={"estimator", *self.PARTS})
+        parts = {name: registry.dump(getattr(self, name)) for name, registry in self.PARTS.items()}
+        return {"estimator": self.estimator.dump(), **parts, **plain}
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(self.dump(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Strategy:
+        """The inverse of `to_json`."""
+        return validated(cls, json.loads(text), "strategy")
+
+    @property
+    def etag(self) -> str:
+        """Changes whenever the strategy does."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+
+
+def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
+    """The strategy of a preset with parts of it replaced.
+
+    A part given in `overrides` replaces the preset's part of the same name whole, except
+    `estimator`, whose fields are replaced one by one.
+
+    Raises:
+        InvalidArgument: unknown preset, part or parameter, or a combination that cannot work.
+    """
+    from sampler_service.curriculum.presets import DEFAULT_PRESET, PRESETS
+
+    name = preset or DEFAULT_PRESET
+    if name not in PRESETS:
+        raise InvalidArgument(
+            "UNKNOWN_PRESET",
+            f"strategy.preset = {name!r} is not a preset. Known: {', '.join(PRESETS)}.",
+            "strategy.preset",
+        )
+    values: dict[str, Any] = {**PRESETS[name], **overrides}
+    estimator = overrides.get("estimator", {})
+    if isinstance(estimator, Mapping):
+        values["estimator"] = {**PRESETS[name].get("estimator", {}), **estimator}
+    return validated(Strategy, values, "strategy")

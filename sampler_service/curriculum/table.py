@@ -1,0 +1,242 @@
+"""The prompt table: ids and per-prompt statistics as growable columns (a struct of arrays)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler_service.curriculum.errors import Exhausted
+from sampler_service.curriculum.id_index import IdIndex
+
+__all__ = ["MAX_ID_BYTES", "PromptTable"]
+
+MAX_ID_BYTES: Final = 1024
+_MAX_BLOB_BYTES: Final = 2**32 - 1
+_GROWTH: Final = 1.25
+
+# Every column, its type, and what a new prompt starts with.
+_COLUMNS: Final[dict[str, tuple[Any, float]]] = {
+    "successes": (np.float32, 0),  # evidence, decayed, without any prior
+    "failures": (np.float32, 0),
+    "ema_means": (np.float32, np.nan),
+    "ema_variances": (np.float32, np.nan),
+    "visits": (np.uint32, 0),
+    "rollouts": (np.uint32, 0),
+    "last_policy_versions": (np.int32, -1),
+    "last_steps": (np.uint32, 0),  # policy step of the last visit
+    "last_visits": (np.uint32, 0),  # number of the last visit, 0 = never
+    "clusters": (np.int32, -1),
+    "leases": (np.int32, -1),  # key of the live lease that holds the prompt, -1 = free
+}
+# Made when first given a value.
+_OPTIONAL: Final[dict[str, tuple[Any, float]]] = {
+    "reference_pass_rates": (np.float32, np.nan),
+    "weak_pass_rates": (np.float32, np.nan),
+    "strong_pass_rates": (np.float32, np.nan),
+    # Gradient norms of log pi per rollout, split by outcome: counts, sums and sums of squares.
+    "norm_counts_right": (np.float32, 0),
+    "norm_sums_right": (np.float32, 0),
+    "norm_squares_right": (np.float32, 0),
+    "norm_counts_wrong": (np.float32, 0),
+    "norm_sums_wrong": (np.float32, 0),
+    "norm_squares_wrong": (np.float32, 0),
+}
+
+
+class PromptTable:
+    """Prompts by row. Rows are given in log order and never change.
+
+    A column is an array of at least `size` entries: index it with rows, or read all of it with
+    `column(name)`. Growing is amortised O(1) per prompt; an id look-up O(1).
+    """
+
+    successes: NDArray[np.float32]
+    failures: NDArray[np.float32]
+    ema_means: NDArray[np.float32]
+    ema_variances: NDArray[np.float32]
+    visits: NDArray[np.uint32]
+    rollouts: NDArray[np.uint32]
+    last_policy_versions: NDArray[np.int32]
+    last_steps: NDArray[np.uint32]
+    last_visits: NDArray[np.uint32]
+    clusters: NDArray[np.int32]
+    leases: NDArray[np.int32]
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._capacity = 0
+        self._blob = bytearray()
+        self._offsets = np.zeros(1, dtype=np.uint32)
+        self._optional: dict[str, NDArray[Any]] = {}
+        self.embeddings: NDArray[np.float16] | None = None
+        self._index: IdIndex | None = IdIndex(self._id_at)
+        for name, (dtype, _) in _COLUMNS.items():
+            setattr(self, name, np.empty(0, dtype=dtype))
+
+    # -- ids -----------------------------------------------------------------
+
+    def _id_at(self, row: int) -> bytes:
+        return bytes(self._blob[self._offsets[row] : self._offsets[row + 1]])
+
+    def _all_ids(self) -> list[bytes]:
+        blob, offsets = bytes(self._blob), self._offsets[: self.size + 1].tolist()
+        return [blob[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+
+    def ids(self, rows: NDArray[np.integer[Any]]) -> list[str]:
+        """Ids of `rows`, in their order."""
+        blob = self._blob
+        starts, ends = self._offsets[rows].tolist(), self._offsets[np.asarray(rows) + 1].tolist()
+        return [blob[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
+        """Rows of `ids`, -1 where unknown."""
+        return self._find_bytes([id_.encode() for id_ in ids])
+
+    def _find_bytes(self, ids: Sequence[bytes]) -> NDArray[np.int32]:
+        if self._index is None:
+            self._index = IdIndex(self._id_at)
+            everything = self._all_ids()
+            self._index.insert(everything, np.arange(self.size, dtype=np.int32), lambda: everything)
+        return self._index.find(ids)
+
+    # -- growth --------------------------------------------------------------
+
+    def _reserve(self, size: int) -> None:
+        if size <= self._capacity:
+            return
+        capacity = max(size, int(self._capacity * _GROWTH), 64)
+        for name, (dtype, fill) in _COLUMNS.items():
+            setattr(self, name, self._grown(getattr(self, name), capacity, dtype, fill))
+        for name, array in self._optional.items():
+            dtype, fill = _OPTIONAL[name]
+            self._optional[name] = self._grown(array, capacity, dtype, fill)
+        if self.embeddings is not None:
+            grown = np.zeros((capacity, self.embeddings.shape[1]), dtype=np.float16)
+            grown[: self.size] = self.embeddings[: self.size]
+            self.embeddings = grown
+        offsets = np.zeros(capacity + 1, dtype=np.uint32)
+        offsets[: self.size + 1] = self._offsets[: self.size + 1]
+        self._offsets = offsets
+        self._capacity = capacity
+
+    def _grown(self, array: NDArray[Any], capacity: int, dtype: Any, fill: float) -> NDArray[Any]:
+        grown = np.empty(capacity, dtype=dtype)
+        grown[: self.size] = array[: self.size]
+        grown[self.size :] = fill
+        return grown
+
+    def add(self, ids: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Adds prompts; one that is present, or comes twice, is added once.
+
+        Args:
+            ids: UTF-8, 1 to MAX_ID_BYTES bytes each.
+
+        Returns:
+            rows of all of them, and which are new.
+
+        Raises:
+            Exhausted: the ids of one curriculum would exceed 4 GiB. Nothing has been added.
+        """
+        rows = self._find_bytes(ids)
+        first: dict[bytes, int] = {}
+        new: list[bytes] = []
+        added = np.zeros(len(ids), dtype=np.bool_)
+        for i in np.flatnonzero(rows < 0).tolist():
+            row = first.get(ids[i])
+            if row is None:
+                row = first[ids[i]] = self.size + len(new)
+                new.append(ids[i])
+                added[i] = True
+            rows[i] = row
+        if new:
+            blob = b"".join(new)
+            if len(self._blob) + len(blob) > _MAX_BLOB_BYTES:
+                raise Exhausted(
+                    "IDS_TOO_LARGE",
+                    "The prompt ids of one curriculum may take 4 GiB together; use shorter ids or split the pool.",
+                    "prompt_ids",
+                )
+            self._reserve(self.size + len(new))
+            lengths = np.fromiter(map(len, new), dtype=np.uint32, count=len(new))
+            self._offsets[self.size + 1 : self.size + 1 + len(new)] = len(self._blob) + np.cumsum(lengths)
+            self._blob += blob
+            start, self.size = self.size, self.size + len(new)
+            assert self._index is not None
+            self._index.insert(new, np.arange(start, self.size, dtype=np.int32), self._all_ids)
+        return rows, added
+
+    # -- columns -------------------------------------------------------------
+
+    def column(self, name: str) -> NDArray[Any]:
+        """All rows of a column, a view. An optional column nobody has written reads as its default."""
+        if name in _COLUMNS:
+            array: NDArray[Any] = getattr(self, name)
+        elif name in self._optional:
+            array = self._optional[name]
+        else:
+            dtype, fill = _OPTIONAL[name]
+            return np.broadcast_to(np.asarray(fill, dtype=dtype), (self.size,))
+        return array[: self.size]
+
+    def has(self, name: str) -> bool:
+        """Whether an optional column has been written."""
+        return name in self._optional
+
+    def writable(self, name: str) -> NDArray[Any]:
+        """An optional column, made on first use."""
+        if name not in self._optional:
+            dtype, fill = _OPTIONAL[name]
+            self._optional[name] = np.full(self._capacity, fill, dtype=dtype)
+        return self._optional[name]
+
+    def set_embeddings(self, rows: NDArray[np.int32], embeddings_BD: NDArray[np.float16]) -> None:
+        """Keeps one vector per row; rows without one are zero."""
+        if self.embeddings is None:
+            self.embeddings = np.zeros((self._capacity, embeddings_BD.shape[1]), dtype=np.float16)
+        self.embeddings[rows] = embeddings_BD
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding, 0 while there are none."""
+        return 0 if self.embeddings is None else int(self.embeddings.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, capacity and index included, embeddings not."""
+        columns = sum(getattr(self, name).nbytes for name in _COLUMNS)
+        optional = sum(array.nbytes for array in self._optional.values())
+        index = 0 if self._index is None else self._index.nbytes
+        return columns + optional + index + len(self._blob) + self._offsets.nbytes
+
+    # -- snapshots -----------------------------------------------------------
+
+    def export(self) -> dict[str, NDArray[Any]]:
+        """Copies of everything that must be kept, by name."""
+        arrays: dict[str, NDArray[Any]] = {name: self.column(name).copy() for name in _COLUMNS}
+        arrays |= {name: self.column(name).copy() for name in self._optional}
+        arrays["ids"] = np.frombuffer(bytes(self._blob), dtype=np.uint8)
+        arrays["id_lengths"] = np.diff(self._offsets[: self.size + 1]).astype(np.uint16)
+        if self.embeddings is not None:
+            arrays["embeddings"] = self.embeddings[: self.size].copy()
+        return arrays
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> PromptTable:
+        """The table whose `export` gave `arrays`. The id index is built when first needed."""
+        table = cls()
+        table.size = table._capacity = len(arrays["id_lengths"])
+        table._blob = bytearray(arrays["ids"].tobytes())
+        table._offsets = np.zeros(table.size + 1, dtype=np.uint32)
+        np.cumsum(arrays["id_lengths"], out=table._offsets[1:], dtype=np.uint32)
+        table._index = None
+        for name, (dtype, fill) in _COLUMNS.items():
+            # A column that an older snapshot did not have starts at its default.
+            array = arrays[name] if name in arrays else np.full(table.size, fill)
+            setattr(table, name, np.array(array, dtype=dtype))
+        table._optional = {name: np.array(arrays[name]) for name in _OPTIONAL if name in arrays}
+        if "embeddings" in arrays:
+            table.embeddings = np.array(arrays["embeddings"])
+        return table

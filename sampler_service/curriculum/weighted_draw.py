@@ -1,0 +1,171 @@
+"""Weighted draws: a 16-ary sum tree over the pool, and exact draws without replacement.
+
+The law is Plackett–Luce: one prompt after the other, each with probability proportional to its weight
+among those that are left. Independent draws with repeats dropped (first occurrences) follow exactly
+that law, so a batch is a few vectorised descents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Draw", "SumTree", "draw_without_replacement"]
+
+_ARITY: Final = 16
+_BITS: Final = 4
+# Rounds of independent draws before the exact O(N) law of exponential keys takes over: with very
+# unequal weights first occurrences come slowly.
+_MAX_ROUNDS: Final = 6
+
+
+class SumTree:
+    """Non-negative weights with O(log N) updates and draws.
+
+    Parents are recomputed from their children, never adjusted by differences, so nothing drifts
+    however many updates there are.
+
+    Args:
+        weights_N: finite and non-negative; copied.
+    """
+
+    def __init__(self, weights_N: NDArray[Any]) -> None:
+        self.size = len(weights_N)
+        leaves = np.zeros(max(_ARITY, -(-self.size // _ARITY) * _ARITY))
+        leaves[: self.size] = weights_N
+        self._levels = [leaves]
+        while len(self._levels[-1]) > _ARITY:
+            sums = self._levels[-1].reshape(-1, _ARITY).sum(axis=1)
+            padded = np.zeros(-(-len(sums) // _ARITY) * _ARITY)
+            padded[: len(sums)] = sums
+            self._levels.append(padded)
+
+    @property
+    def total(self) -> float:
+        """Sum of all weights."""
+        return float(self._levels[-1].sum())
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """The weights, a view: read only."""
+        return self._levels[0][: self.size]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(level.nbytes for level in self._levels)
+
+    def update(self, rows: NDArray[np.integer[Any]], weights: NDArray[Any] | float) -> None:
+        """Sets the weights of `rows`. O(len(rows) log N)."""
+        self._levels[0][rows] = weights
+        nodes = np.asarray(rows, dtype=np.int64)
+        for level, parents in zip(self._levels, self._levels[1:], strict=False):
+            nodes = nodes >> _BITS
+            if len(nodes) > 64:
+                nodes = np.unique(nodes)
+            parents[nodes] = level.reshape(-1, _ARITY)[nodes].sum(axis=1)
+
+    def draw(self, uniforms_B: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Independent draws with replacement, one per uniform in [0, 1). O(B log N).
+
+        A row of zero weight is never drawn. The total must be positive.
+        """
+        root = self._levels[-1]
+        left = uniforms_B * self.total
+        nodes = np.zeros(len(left), dtype=np.int64)
+        for level in reversed(self._levels):
+            children = root[None, :] if level is root else level.reshape(-1, _ARITY)[nodes]
+            cumulated = np.cumsum(children, axis=1)
+            if level is root:
+                cumulated = np.broadcast_to(cumulated, (len(left), _ARITY))
+            child = (cumulated <= left[:, None]).sum(axis=1)
+            # Rounding can push the remainder to the very end: stay on the last child with weight.
+            over = child >= _ARITY
+            if over.any() or (level is not root and (left >= cumulated[:, -1]).any()):
+                last = _ARITY - 1 - (np.broadcast_to(children, cumulated.shape)[:, ::-1] > 0).argmax(axis=1)
+                child = np.minimum(child, last)
+            before = np.where(
+                child > 0, np.take_along_axis(cumulated, np.maximum(child - 1, 0)[:, None], axis=1)[:, 0], 0.0
+            )
+            left = np.maximum(left - before, 0.0)
+            nodes = nodes * _ARITY + child
+        return nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Rows in the order drawn, and each row's probability in a single draw from the whole pool."""
+
+    rows_B: NDArray[np.int64]
+    probabilities_B: NDArray[np.float64]
+
+
+def draw_without_replacement(
+    tree: SumTree,
+    count: int,
+    rng: np.random.Generator,
+    excluded: NDArray[np.integer[Any]] | None = None,
+) -> Draw:
+    """Draws up to `count` distinct rows by the Plackett–Luce law; fewer if fewer have weight.
+
+    Args:
+        tree: weights; unchanged on return.
+        excluded: rows that must not be drawn.
+
+    O(count log N) unless a few rows hold nearly all the weight, then O(N) once.
+    """
+    total = tree.total
+    taken: dict[int, None] = {}
+    barred = set() if excluded is None else set(np.asarray(excluded).tolist())
+    removed: list[int] = []
+    kept_weights: list[float] = []
+    remaining = total
+    for _ in range(_MAX_ROUNDS):
+        missing = count - len(taken)
+        if missing <= 0 or not remaining > 0:
+            break
+        drawn = tree.draw(rng.random(missing + missing // 8 + 8))
+        for row in drawn.tolist():
+            if row not in taken and row not in barred:
+                taken[row] = None
+                if len(taken) == count:
+                    break
+        if len(taken) < count:
+            # Conditional on what is taken, the rest follows the same law without it.
+            gone = np.array([row for row in (*taken, *barred) if tree.weights[row] > 0], dtype=np.int64)
+            if len(gone):
+                kept_weights.extend(tree.weights[gone].tolist())
+                removed.extend(gone.tolist())
+                tree.update(gone, 0.0)
+            remaining = tree.total
+    if removed:
+        tree.update(np.array(removed), np.array(kept_weights))
+    if len(taken) < count and remaining > 0:
+        _complete_by_keys(tree.weights, count, rng, taken, barred)
+    rows = np.fromiter(taken, dtype=np.int64, count=len(taken))
+    probabilities = tree.weights[rows] / total if total > 0 else np.zeros(len(rows))
+    return Draw(rows, probabilities)
+
+
+def _complete_by_keys(
+    weights_N: NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
+    taken: dict[int, None],
+    barred: set[int],
+) -> None:
+    """Adds the rows with the least of Exponential(weight) keys, which is the same law. O(N)."""
+    candidates = np.flatnonzero(weights_N > 0)
+    out = np.fromiter((*taken, *barred), dtype=np.int64, count=len(taken) + len(barred))
+    candidates = candidates[~np.isin(candidates, out)]
+    missing = min(count - len(taken), len(candidates))
+    if missing <= 0:
+        return
+    # In logarithms: weights may differ by hundreds of orders of magnitude.
+    keys = np.log(rng.standard_exponential(len(candidates))) - np.log(weights_N[candidates])
+    best = np.argpartition(keys, missing - 1)[:missing] if missing < len(keys) else np.arange(len(keys))
+    for row in candidates[best[np.argsort(keys[best], kind="stable")]].tolist():
+        taken[row] = None
