@@ -1,0 +1,194 @@
+"""The policy that learns: one optimizer update per batch of samples, in micro-batches."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer_client.learner.log_probs import TokenLogProbs, completion_log_probs
+from trainer_client.learner.losses import (
+    Aggregation,
+    Ratio,
+    clipped_policy_loss,
+    k3,
+    token_weights,
+    truncated_importance,
+)
+from trainer_client.learner.samples import Sample, micro_batches
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How a batch of samples becomes an update; see `trainer_client.config.LearnerConfig`."""
+
+    learning_rate: float = 1e-5
+    warmup_updates: int = 0
+    max_gradient_norm: float = 1.0
+    epochs: int = 1
+    ratio: Ratio = "token"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    aggregation: Aggregation = "token_mean"
+    kl_coefficient: float = 0.0
+    temperature: float = 1.0
+    max_tokens: int = 64
+    micro_batch_tokens: int = 4096
+    share_prompts: bool = True
+    recompute_log_probs: bool = False
+    importance_cap: float = 2.0
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """What one update did. `skipped` when there was no gradient, or none that is finite."""
+
+    loss: float = 0.0
+    gradient_norm: float = 0.0
+    clip_share: float = 0.0
+    entropy: float = 0.0
+    reference_kl: float = 0.0
+    trained_tokens: int = 0
+    skipped: bool = True
+
+
+class Policy:
+    """A model, its optimizer, and the update.
+
+    model: trainable parameters are those that require gradients (LoRA: the adapters).
+    """
+
+    def __init__(self, model: Any, settings: UpdateSettings, *, pad_id: int = 0) -> None:
+        self.model = model
+        self.settings = settings
+        self.pad_id = pad_id
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        self.updates = 0
+
+    def update(self, samples: Sequence[Sample]) -> UpdateMetrics:
+        """Trains on the samples: `epochs` optimizer steps. Samples without advantage cost nothing.
+
+        They do count in the mean: a batch with few informative groups makes a small step.
+        """
+        metrics = UpdateMetrics()
+        useful = [s for s in samples if s.advantage != 0 or self.settings.kl_coefficient > 0]
+        useful = [s for s in useful if s.completion_token_ids]
+        if not useful:
+            return metrics
+        totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
+        old = [self._old_log_probs(part) for part in self._parts(useful)]
+        for _ in range(self.settings.epochs):
+            metrics = self._optimizer_step(useful, old, totals)
+        return metrics
+
+    @torch.no_grad()
+    def mean_kl(self, samples: Sequence[Sample], max_samples: int = 32) -> float:
+        """Mean KL per token between the policy that sampled and the present one, on some samples.
+
+        k3 on the sampled tokens: an estimate of KL(behaviour ‖ present), exact in expectation.
+        """
+        chosen = [s for s in samples if s.completion_token_ids]
+        chosen = chosen[:: max(1, math.ceil(len(chosen) / max_samples))]
+        total = tokens = 0.0
+        for part in self._parts(chosen):
+            now = self.log_probs(part)
+            behaviour = self._behaviour(part, now.mask)
+            total += float((k3(behaviour, now.log_probs) * now.mask).sum())
+            tokens += float(now.mask.sum())
+        return total / tokens if tokens else 0.0
+
+    def log_probs(self, samples: Sequence[Sample]) -> TokenLogProbs:
+        """Token log-probabilities of the samples under the present policy."""
+        return completion_log_probs(
+            self.model,
+            samples,
+            temperature=self.settings.temperature,
+            pad_id=self.pad_id,
+            share_prompts=self.settings.share_prompts,
+        )
+
+    def _parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        return list(micro_batches(samples, self.settings.micro_batch_tokens))
+
+    def _behaviour(self, part: Sequence[Sample], mask_R_T: Tensor) -> Tensor:
+        values = torch.zeros_like(mask_R_T)
+        for row, sample in enumerate(part):
+            values[row, : len(sample.behaviour_log_probs)] = torch.tensor(sample.behaviour_log_probs)
+        return values
+
+    def _old_log_probs(self, part: Sequence[Sample]) -> Tensor | None:
+        """The learner's own log-probs before the update, where the engine's are not to be trusted."""
+        if not self.settings.recompute_log_probs:
+            return None
+        with torch.no_grad():
+            return self.log_probs(part).log_probs
+
+    def _reference(self, part: Sequence[Sample]) -> Tensor | None:
+        if self.settings.kl_coefficient <= 0:
+            return None
+        # The model without its adapters is the policy that training started from.
+        without = getattr(self.model, "disable_adapter", nullcontext)
+        with torch.no_grad(), without():
+            return self.log_probs(part).log_probs
+
+    def _optimizer_step(
+        self, useful: Sequence[Sample], old: Sequence[Tensor | None], totals: tuple[int, int]
+    ) -> UpdateMetrics:
+        settings = self.settings
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = clipped = entropy = reference_kl = 0.0
+        trained = 0
+        for part, recomputed in zip(self._parts(useful), old, strict=True):
+            reference = self._reference(part)
+            now = self.log_probs(part)
+            behaviour = self._behaviour(part, now.mask)
+            terms = clipped_policy_loss(
+                now.log_probs,
+                behaviour if recomputed is None else recomputed,
+                torch.tensor([s.advantage for s in part], device=now.mask.device, dtype=torch.float32),
+                now.mask,
+                token_weights(
+                    now.mask,
+                    "sequence_mean" if settings.ratio == "sequence" else settings.aggregation,
+                    total_tokens=totals[0],
+                    total_sequences=totals[1],
+                    max_tokens=settings.max_tokens,
+                ),
+                ratio=settings.ratio,
+                clip_low=settings.clip_low,
+                clip_high=settings.clip_high,
+                importance_R_T=None
+                if recomputed is None
+                else truncated_importance(recomputed, behaviour, now.mask, settings.importance_cap),
+                reference_log_probs_R_T=reference,
+                kl_coefficient=settings.kl_coefficient,
+            )
+            terms.loss.backward()  # type: ignore[no-untyped-call]
+            loss += float(terms.loss.detach())
+            clipped += float(terms.clipped_tokens)
+            reference_kl += float(terms.kl_sum)
+            entropy += float(now.entropies.sum())
+            trained += int(now.mask.sum())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_gradient_norm))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            return UpdateMetrics(loss=loss, gradient_norm=norm, trained_tokens=trained)
+        self._set_learning_rate()
+        self.optimizer.step()
+        self.updates += 1
+        return UpdateMetrics(
+            loss, norm, clipped / trained, entropy / trained, reference_kl / trained, trained, skipped=False
+        )
+
+    def _set_learning_rate(self) -> None:
+        warmup = self.settings.warmup_updates
+        share = min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * share
