@@ -1,0 +1,67 @@
+"""The ordered, durable log: one Redis stream per curriculum, snapshots beside it, a server of our own if need be.
+
+async with EmbeddedServer("data") as server, LogClient(RedisSettings(url=server.url)) as client:
+    log = client.log("math")
+    revision = await log.create(b"first event")
+    result = await log.append([b"second event"], after=revision)
+"""
+
+from sampler_service.log.client import LogClient
+from sampler_service.log.connect import RedisSettings
+from sampler_service.log.curriculum_log import AppendResult, CurriculumLog, Entry
+from sampler_service.log.embedded import EmbeddedServer
+from sampler_service.log.errors import (
+    DataDirLockedError,
+    EmbeddedServerError,
+    LogAccessError,
+    LogError,
+    LogExistsError,
+    LogFullError,
+    LogGapError,
+    LogLostError,
+    LogMissingError,
+    LogReplacedError,
+    LogUnavailableError,
+    ServerUnsuitableError,
+    SnapshotCorruptError,
+    SnapshotError,
+    SnapshotFormatError,
+    SnapshotMissingError,
+    SnapshotterLostError,
+)
+from sampler_service.log.revision import START, is_after, latest, parse_revision, revision_millis
+from sampler_service.log.snapshots import SnapshotStore
+from sampler_service.log.snapshotter import SnapshotterLock
+
+__all__ = [
+    "START",
+    "AppendResult",
+    "CurriculumLog",
+    "DataDirLockedError",
+    "EmbeddedServer",
+    "EmbeddedServerError",
+    "Entry",
+    "LogAccessError",
+    "LogClient",
+    "LogError",
+    "LogExistsError",
+    "LogFullError",
+    "LogGapError",
+    "LogLostError",
+    "LogMissingError",
+    "LogReplacedError",
+    "LogUnavailableError",
+    "RedisSettings",
+    "ServerUnsuitableError",
+    "SnapshotCorruptError",
+    "SnapshotError",
+    "SnapshotFormatError",
+    "SnapshotMissingError",
+    "SnapshotStore",
+    "SnapshotterLock",
+    "SnapshotterLostError",
+    "is_after",
+    "latest",
+    "parse_revision",
+    "revision_millis",
+]

@@ -1,0 +1,158 @@
+"""The connection to the log's server, shared by all curricula of a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import AbstractConnection
+
+from sampler_service.log.backoff import Backoff
+from sampler_service.log.connect import AnyRedis, RedisSettings, open_redis
+from sampler_service.log.curriculum_log import CurriculumLog
+from sampler_service.log.errors import LogAccessError, LogError, LogFullError, LogUnavailableError
+from sampler_service.log.keys import CurriculumKeys, index_key
+from sampler_service.log.server_check import check_server
+from sampler_service.log.snapshots import SnapshotStore
+
+T = TypeVar("T")
+
+
+class LogClient:
+    """Opens logs and snapshot stores; every command to the server passes `call`.
+
+    Safe for any number of asyncio tasks of one event loop. Close it with `aclose` or `async with`.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.settings = settings
+        self.generation = 0
+        """Grows with every new connection: what was known of the server must be checked again."""
+        self._backoff = Backoff(probe_seconds=settings.timeout_seconds + settings.connect_timeout_seconds)
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._redis: AnyRedis = open_redis(settings, self._greet)
+
+    async def __aenter__(self) -> LogClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    @property
+    def available(self) -> bool:
+        """False from a failure until the server answers again."""
+        return self._backoff.available
+
+    @property
+    def retry_after_seconds(self) -> float:
+        """How long to wait while not available."""
+        return self._backoff.retry_after_seconds
+
+    def log(self, curriculum_id: str) -> CurriculumLog:
+        """The log of one curriculum, whether it exists or not."""
+        return CurriculumLog(self, curriculum_id)
+
+    def snapshots(self, curriculum_id: str) -> SnapshotStore:
+        """The snapshots of one curriculum."""
+        return SnapshotStore(self, curriculum_id)
+
+    def keys(self, curriculum_id: str) -> CurriculumKeys:
+        """The names of a curriculum's keys on this server."""
+        if not curriculum_id:
+            raise ValueError("curriculum_id is empty")
+        return CurriculumKeys.of(self.settings.key_prefix, curriculum_id)
+
+    @property
+    def index(self) -> str:
+        """Key of the set of all curricula."""
+        return index_key(self.settings.key_prefix)
+
+    async def list_curricula(self) -> list[str]:
+        """Ids of all curricula that have a log, sorted. O(curricula)."""
+        members = await self.call(lambda redis: redis.smembers(self.index))
+        ids = sorted(member.decode() for member in members)
+
+        async def exist(redis: AnyRedis) -> list[int]:
+            pipe = redis.pipeline(transaction=False)
+            for curriculum_id in ids:
+                pipe.exists(self.keys(curriculum_id).log)
+            return await pipe.execute()
+
+        found = await self.call(exist) if ids else []
+        return [curriculum_id for curriculum_id, here in zip(ids, found, strict=True) if here]
+
+    async def ping(self) -> None:
+        """Return if the server answers, else raise `LogUnavailableError`."""
+        await self.call(lambda redis: redis.ping())
+
+    async def check_server(self) -> list[str]:
+        """Warnings in plain language about the server's settings; `ServerUnsuitableError` if it cannot serve at all."""
+        return await self.call(check_server)
+
+    async def call(self, operation: Callable[[AnyRedis], Awaitable[T]]) -> T:
+        """Run one operation; redis-py's errors come out as `LogError`s, and feed the back-off."""
+        self._backoff.admit()
+        async with self._slots:
+            if not self._backoff.available and self._slots.locked():
+                self._backoff.admit()
+            try:
+                result = await operation(self._redis)
+            except (redis_errors.RedisError, OSError) as error:
+                translated = self._translate(error)
+                if not isinstance(translated, LogUnavailableError):
+                    self._backoff.succeeded()
+                if translated is None:
+                    raise
+                raise translated from error
+            except Exception:
+                # The operation's own verdict on what the server answered.
+                self._backoff.succeeded()
+                raise
+        self._backoff.succeeded()
+        return result
+
+    def _translate(self, error: Exception) -> LogError | None:
+        """The `LogError` for an error of redis-py; none where the operation itself knows what it means."""
+        text = f"{self.settings.address}: {error}"
+        if isinstance(error, redis_errors.WatchError):
+            return None
+        if isinstance(
+            error,
+            redis_errors.AuthenticationError
+            | redis_errors.AuthorizationError
+            | redis_errors.NoPermissionError,
+        ):
+            return LogAccessError(text)
+        if isinstance(error, redis_errors.OutOfMemoryError):
+            return LogFullError(f"{text} (raise maxmemory, or move the log to a larger server)")
+        if _is_outage(error):
+            self._backoff.failed(text)
+            return LogUnavailableError(text, self._backoff.retry_after_seconds)
+        return LogError(text)
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        self.generation += 1
+
+
+def _is_outage(error: Exception) -> bool:
+    outages = (
+        redis_errors.ConnectionError,
+        redis_errors.TimeoutError,
+        redis_errors.ReadOnlyError,
+        redis_errors.ClusterError,
+        redis_errors.RedisClusterException,
+        redis_errors.TryAgainError,
+        OSError,
+    )
+    if isinstance(error, outages):
+        return True
+    return str(error).startswith(
+        ("MISCONF", "NOREPLICAS", "UNBLOCKED", "CLUSTERDOWN", "MASTERDOWN", "LOADING")
+    )

@@ -1,0 +1,84 @@
+"""Is this server fit to hold a log? Warnings for people, in plain words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import ResponseError
+
+from sampler_service.log.connect import AnyRedis
+from sampler_service.log.errors import ServerUnsuitableError
+
+OLDEST_VERSION = (6, 2)
+"""Exclusive ranges, NOMKSTREAM and MINID came with Redis 6.2; every Valkey has them."""
+
+
+async def check_server(redis: AnyRedis) -> list[str]:
+    """Warnings about settings under which data can be lost. `ServerUnsuitableError` if the version is too old.
+
+    Managed servers that forbid CONFIG are tolerated: what INFO does not tell is then unknown, and said so.
+    """
+    info = await _info(redis)
+    warnings = []
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("redis_version", "0"))
+    if _version(version) < OLDEST_VERSION:
+        raise ServerUnsuitableError(
+            f"the log needs Redis 6.2 or newer, or any Valkey; this server is {name} {version}"
+        )
+    if not info.get("aof_enabled"):
+        warnings.append(
+            "appendonly is off: a restart of the server loses everything since its last RDB save. Set 'appendonly yes'."
+        )
+    config = await _config(redis)
+    policy = str(info.get("maxmemory_policy") or config.get("maxmemory-policy", ""))
+    if policy and policy != "noeviction":
+        warnings.append(
+            f"maxmemory-policy is '{policy}': under memory pressure the server may throw curricula away. "
+            "Set 'maxmemory-policy noeviction'."
+        )
+    fsync = config.get("appendfsync")
+    if fsync == "no":
+        warnings.append(
+            "appendfsync is 'no': if the host dies, as much as the kernel had not written (up to 30 s) is lost. "
+            "Set 'appendfsync everysec' or 'always'."
+        )
+    if not config and info.get("aof_enabled"):
+        warnings.append("the server forbids CONFIG, so appendfsync is unknown: ask its operator.")
+    if info.get("role") == "slave":
+        warnings.append("this server is a read-only replica: writes will fail until it is promoted.")
+    return warnings
+
+
+async def _info(redis: AnyRedis) -> dict[str, Any]:
+    if isinstance(redis, RedisCluster):
+        node = redis.get_random_primary_node()
+        info: dict[str, Any] = await redis.info(target_nodes=node)
+        return info
+    info = await redis.info()
+    return info
+
+
+async def _config(redis: AnyRedis) -> dict[str, str]:
+    # One pattern per command: lists of patterns came with Redis 7.
+    found: dict[str, str] = {}
+    try:
+        for pattern in ("maxmemory-policy", "appendfsync"):
+            if isinstance(redis, RedisCluster):
+                reply = await redis.config_get(pattern, target_nodes=redis.get_random_primary_node())
+            else:
+                reply = await redis.config_get(pattern)
+            found |= {_text(key): _text(value) for key, value in reply.items()}
+    except ResponseError:
+        # Unknown command, renamed, or not permitted: all the same to us.
+        return {}
+    return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
