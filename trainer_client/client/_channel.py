@@ -1,0 +1,131 @@
+"""Where the service is and how to talk to it: target, TLS, retries, keepalive, sizes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from trainer_client.client._status import invalid
+
+__all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "Endpoint", "Tls"]
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_SERVICES = ("curriculum.v1.CurriculumService", "grpc.health.v1.Health")
+# gRPC takes at most five attempts per call; what lies beyond is retried by the client.
+_RETRY_POLICY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files (PEM) for an encrypted channel. Without any, the system's roots are trusted."""
+
+    root_certificates: Path | str | None = None
+    """Authorities to trust in place of the system's."""
+    certificate: Path | str | None = None
+    """The client's own certificate chain, for mutual TLS."""
+    private_key: Path | str | None = field(default=None, repr=False)
+    """Key of `certificate`."""
+    server_name: str | None = None
+    """Name to expect in the server's certificate, where it differs from the target."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files. Raises `OSError` when one cannot be read."""
+        if (self.certificate is None) != (self.private_key is None):
+            raise invalid("tls", "certificate and private_key go together; give both or neither")
+        root, key, chain = (
+            None if path is None else Path(path).read_bytes()
+            for path in (self.root_certificates, self.private_key, self.certificate)
+        )
+        return grpc.ssl_channel_credentials(root, key, chain)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A resolved target with its credentials and channel options."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    options: tuple[tuple[str, int | str], ...]
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+
+    @classmethod
+    def make(
+        cls, target: str, *, token: str | None, tls: bool | Tls | None, max_message_bytes: int
+    ) -> Endpoint:
+        """Resolves the arguments of a client.
+
+        `tls=None` encrypts when a token would otherwise travel in the clear to another machine.
+        """
+        if not target or target != target.strip():
+            raise invalid("target", f"is {target!r}; expected host:port, dns:///host:port or unix:path")
+        if max_message_bytes < 1:
+            raise invalid("max_message_bytes", f"is {max_message_bytes}; must be at least 1")
+        resolved, is_dns, is_local = _resolve(target)
+        if tls is None:
+            tls = token is not None and not is_local
+        if tls is True:
+            tls = Tls()
+        return cls(
+            target=resolved,
+            credentials=tls.credentials() if isinstance(tls, Tls) else None,
+            options=_options(is_dns, max_message_bytes, tls.server_name if isinstance(tls, Tls) else None),
+            metadata=(("authorization", f"Bearer {token}"),) if token is not None else (),
+        )
+
+
+def _resolve(target: str) -> tuple[str, bool, bool]:
+    """Gives the target with a scheme, whether it is a DNS name, and whether it is this machine."""
+    scheme, separator, rest = target.partition(":")
+    if separator and scheme in {"unix", "unix-abstract", "ipv4", "ipv6", "xds", "vsock"}:
+        host = rest.lstrip("/")
+        local = scheme.startswith("unix") or host.startswith(("127.", "[::1]"))
+        return target, False, local
+    is_dns_scheme = scheme == "dns" and separator == ":"
+    authority = rest.removeprefix("///") if is_dns_scheme else target
+    host = authority.rsplit("/", 1)[-1].rsplit(":", 1)[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if host == "localhost":
+            return target, False, True
+        return (target if is_dns_scheme else f"dns:///{target}"), True, False
+    return target, False, address.is_loopback
+
+
+def _options(
+    is_dns: bool, max_message_bytes: int, server_name: str | None
+) -> tuple[tuple[str, int | str], ...]:
+    service_config: dict[str, object] = {
+        "methodConfig": [{"name": [{"service": name} for name in _SERVICES], "retryPolicy": _RETRY_POLICY}]
+    }
+    if is_dns:
+        # One connection per replica instead of all calls on the first address.
+        service_config["loadBalancingConfig"] = [{"round_robin": {}}]
+    options: list[tuple[str, int | str]] = [
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", json.dumps(service_config)),
+        # The deployment's own service config must not switch the retries off.
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+        # A restarted service is found again within seconds, not minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 3_000),
+    ]
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return tuple(options)

@@ -1,0 +1,112 @@
+"""The sync channel: opens, calls with retries inside a deadline, refuses after close or fork."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+from curriculum.v1 import curriculum_pb2_grpc
+
+from trainer_client.client._channel import Endpoint
+from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
+from trainer_client.client._status import from_rpc_error
+from trainer_client.exceptions import ClientClosedError, CurriculumError, DeadlineError
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Connection:
+    """A channel with its stub. Safe to share between threads, not between processes."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._pid = os.getpid()
+        self._closed = False
+        self._channel = (
+            grpc.insecure_channel(endpoint.target, options=endpoint.options)
+            if endpoint.credentials is None
+            else grpc.secure_channel(endpoint.target, endpoint.credentials, options=endpoint.options)
+        )
+        self.stub = curriculum_pb2_grpc.CurriculumServiceStub(self._channel)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def check_usable(self) -> None:
+        """Raises `ClientClosedError` after `close`, and in a forked child."""
+        if self._closed:
+            raise ClientClosedError("the client is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ClientClosedError(
+                "the client was made before a fork, which its channel does not survive; make one per process"
+            )
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout_seconds: float,
+    ) -> _Response:
+        """A unary call, retried while the service is away and time is left."""
+        return self.retrying(
+            lambda seconds: method(request, timeout=seconds, metadata=self.endpoint.metadata), timeout_seconds
+        )
+
+    def retrying(self, attempt: Callable[[float], _Response], timeout_seconds: float) -> _Response:
+        """Runs `attempt(seconds left)` until it succeeds, fails for good, or time is up."""
+        self.check_usable()
+        deadline = Deadline(timeout_seconds)
+        backoff = Backoff()
+        unavailable: CurriculumError | None = None
+        while True:
+            try:
+                return attempt(deadline.remaining_seconds())
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+                pause = pause_before_retry(error, backoff, deadline)
+                if pause is None:
+                    if isinstance(error, DeadlineError) and unavailable is not None:
+                        # Time ran out in the middle of a retry: why it was retried says more.
+                        raise unavailable from rpc_error
+                    raise error from rpc_error
+                unavailable = error
+            except ValueError as value_error:
+                # gRPC's answer to a call on a channel that another thread has just closed.
+                self.check_usable()
+                raise value_error
+            time.sleep(pause)
+
+    def health(self, method: str, request: bytes, timeout_seconds: float) -> bytes:
+        """A unary call of another service, in bytes."""
+        self.check_usable()
+        call = self._channel.unary_unary(
+            method, request_serializer=_identity, response_deserializer=_identity
+        )
+        try:
+            return call(request, timeout=timeout_seconds, metadata=self.endpoint.metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def close(self) -> None:
+        """Closes the channel; calls in progress end with `CallCancelledError`."""
+        if not self._closed and os.getpid() == self._pid:
+            self._channel.close()
+        self._closed = True
+
+
+def _identity(serialized: bytes) -> bytes:
+    return serialized
+
+
+def translated(responses: Iterator[_Response]) -> Iterator[_Response]:
+    """Passes a response stream on, with errors of ours in place of gRPC's."""
+    try:
+        yield from responses
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
