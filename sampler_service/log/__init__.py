@@ -1,4 +1,4 @@
-"""The ordered, durable log: one Redis stream per curriculum, snapshots beside it, a server of our own if need be.
+"""The ordered, durable log: one Redis stream per curriculum, snapshots beside it, an embedded server.
 
 async with EmbeddedServer("data") as server, LogClient(RedisSettings(url=server.url)) as client:
     log = client.log("math")

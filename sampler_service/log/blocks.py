@@ -50,7 +50,7 @@ def lay_out(columns: Mapping[str, Column]) -> list[ColumnLayout]:
         shape = column.shape
         little = np.ascontiguousarray(column.astype(column.dtype.newbyteorder("<"), copy=False))
         # Text and booleans have no buffer of bytes themselves; their bytes do.
-        raw = memoryview(little.reshape(-1).view(np.uint8)) if little.size else memoryview(b"")
+        raw = little.reshape(-1).view(np.uint8).data if little.size else memoryview(b"")
         layouts.append(ColumnLayout(name, little.dtype.str, shape, raw))
     return layouts
 
@@ -105,7 +105,7 @@ def block_places(column: Column) -> list[memoryview]:
     """Where the blocks of a freshly allocated column go."""
     if not column.size:
         return []
-    raw = memoryview(column.reshape(-1).view(np.uint8))
+    raw = column.reshape(-1).view(np.uint8).data
     return [raw[start : start + BLOCK_BYTES] for start in range(0, len(raw), BLOCK_BYTES)]
 
 

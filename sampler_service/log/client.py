@@ -75,7 +75,7 @@ class LogClient:
 
     async def list_curricula(self) -> list[str]:
         """Ids of all curricula that have a log, sorted. O(curricula)."""
-        members = await self.call(lambda redis: redis.smembers(self.index))
+        members: set[bytes] = await self.call(lambda redis: redis.execute_command("SMEMBERS", self.index))
         ids = sorted(member.decode() for member in members)
 
         async def exist(redis: AnyRedis) -> list[int]:
@@ -92,7 +92,7 @@ class LogClient:
         await self.call(lambda redis: redis.ping())
 
     async def check_server(self) -> list[str]:
-        """Warnings in plain language about the server's settings; `ServerUnsuitableError` if it cannot serve at all."""
+        """Warnings about the server's settings, in plain words; `ServerUnsuitableError` if it is too old."""
         return await self.call(check_server)
 
     async def call(self, operation: Callable[[AnyRedis], Awaitable[T]]) -> T:

@@ -114,22 +114,15 @@ class RedisSettings(BaseModel):
 
 
 def open_redis(settings: RedisSettings, on_connect: ConnectionHook | None = None) -> AnyRedis:
-    """A client (nothing is sent yet). `on_connect` runs on every new connection, instead of redis-py's own greeting.
+    """A client (nothing is sent yet). `on_connect` greets every new connection, instead of redis-py.
 
-    redis-py's retries are off: the log knows better what may be repeated. In a Cluster they follow moved slots.
+    redis-py's retries are off: the log knows better what may be repeated. In a Cluster they follow
+    moved slots.
     """
     parts = urlsplit(settings.url)
     common = _common_arguments(settings, parts)
     if settings.kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in _nodes(parts)]
-        return RedisCluster(
-            startup_nodes=nodes,
-            retry=Retry(ConstantBackoff(0.05), 3),
-            max_connections=settings.max_connections * 2,
-            redis_connect_func=on_connect,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **common,
-        )
+        return _open_cluster(settings, _nodes(parts), common, on_connect)
     common |= {
         "retry": Retry(NoBackoff(), 0),
         "redis_connect_func": on_connect,
@@ -137,7 +130,7 @@ def open_redis(settings: RedisSettings, on_connect: ConnectionHook | None = None
         "socket_read_size": 1 << 18,
     }
     if settings.kind == "sentinel":
-        sentinel = Sentinel(
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
             _nodes(parts, default_port=26379),
             sentinel_kwargs=_sentinel_arguments(settings, common),
             **common,
@@ -148,6 +141,27 @@ def open_redis(settings: RedisSettings, on_connect: ConnectionHook | None = None
         return Redis(unix_socket_path=unquote(parts.path), **common)
     host, port = _nodes(parts)[0]
     return Redis(host=host, port=port, **common)
+
+
+def _open_cluster(
+    settings: RedisSettings,
+    nodes: list[tuple[str, int]],
+    common: dict[str, Any],
+    on_connect: ConnectionHook | None,
+) -> RedisCluster:
+    cluster = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
+        retry=Retry(ConstantBackoff(0.05), 3),
+        max_connections=settings.max_connections * 2,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        **common,
+    )
+    if on_connect is not None:
+        # The constructor takes no such hook; these are what nodes make their connections with.
+        cluster.nodes_manager.connection_kwargs["redis_connect_func"] = on_connect
+        for node in cluster.nodes_manager.startup_nodes.values():
+            node.connection_kwargs["redis_connect_func"] = on_connect
+    return cluster
 
 
 def _common_arguments(settings: RedisSettings, parts: SplitResult) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class CurriculumLog:
                 await pipe.watch(self._keys.log)
                 if await pipe.exists(self._keys.log):
                     raise LogExistsError(f"curriculum {self.curriculum_id!r} exists already")
-                pipe.multi()
+                pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.delete(self._keys.horizon, *self._keys.data())
                 pipe.hset(self._keys.horizon, mapping={"incarnation": incarnation, "revision": START})
                 pipe.execute_command("XADD", self._keys.log, "*", _field(incarnation), payload)
@@ -206,7 +206,10 @@ class CurriculumLog:
         return bool(await self._client.call(lambda redis: redis.exists(self._keys.log)))
 
     async def delete(self) -> bool:
-        """Remove log and snapshots for good; whether there was one. Reading or appending then raises `LogMissingError`."""
+        """Remove log and snapshots for good; whether there was one.
+
+        Reading or appending then raises `LogMissingError`, here and in other processes.
+        """
 
         async def remove(redis: AnyRedis) -> int:
             pipe = redis.pipeline(transaction=True)

@@ -1,4 +1,4 @@
-"""The embedded server's data directory: one owner at a time, and a socket path short enough for the kernel."""
+"""The embedded server's data directory: one owner at a time, a socket path short enough."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class DataDir:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise EmbeddedServerError(
-                f"data directory {self.path} cannot be used: {error.strerror or error}. Choose another --data-dir"
+                f"data directory {self.path} cannot be used ({error.strerror or error}): "
+                "choose another --data-dir"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""A Valkey server of our own, started on a unix socket in a data directory: durability without any installation."""
+"""A Valkey server of our own, on a unix socket in a data directory: durability without an installation."""
 
 from __future__ import annotations
 
@@ -170,7 +170,8 @@ class EmbeddedServer:
                 return
             await asyncio.sleep(_POLL_SECONDS)
         raise EmbeddedServerError(
-            f"the embedded server did not answer within {self._start_timeout_seconds:g} s: see {self._dir.log_file}"
+            f"the embedded server did not answer within {self._start_timeout_seconds:g} s: "
+            f"see {self._dir.log_file}"
         )
 
     async def _answers(self) -> bool:
@@ -193,7 +194,8 @@ class EmbeddedServer:
                 pid = int((await redis.info("server"))["process_id"])
             except BusyLoadingError:
                 raise EmbeddedServerError(
-                    f"a server left over from an earlier run is still loading {self._dir.path}: try again when it is done"
+                    f"a server left over from an earlier run is still loading {self._dir.path}: "
+                    "try again when it is done"
                 ) from None
             except (RedisError, OSError):
                 return
@@ -237,8 +239,8 @@ class EmbeddedServer:
         status = self._process.returncode if self._process else None
         if any(sign in said for sign in _NEWER_DATA):
             return (
-                f"the log in {self._dir.path} was written by a newer or another kind of server than "
-                f"{self._binary or find_server_binary()}: install that one again, or choose another --data-dir"
+                f"the log in {self._dir.path} was written by a newer server, or one of another kind, than "
+                f"{self._binary or find_server_binary()}: install that again, or choose another --data-dir"
             )
         last = "\n".join(said.splitlines()[-5:])
         return f"the embedded server ended with status {status}; see {self._dir.log_file}:\n{last}"

@@ -41,11 +41,11 @@ class LogUnavailableError(LogError, ConnectionError):
 
 
 class LogAccessError(LogError, PermissionError):
-    """The server refused our user, password or a command. Repeating is useless: fix the settings or the ACL."""
+    """The server refused our user, password or a command. Do not repeat: fix the settings or the ACL."""
 
 
 class LogFullError(LogError):
-    """The server is out of memory and refused the write. Nothing was written; enlarge `maxmemory` and repeat."""
+    """The server is out of memory; nothing was written. Enlarge `maxmemory` and repeat."""
 
 
 class ServerUnsuitableError(LogError):
@@ -115,11 +115,11 @@ class SnapshotMissingError(SnapshotError, LookupError):
 
 
 class SnapshotFormatError(SnapshotError, ValueError):
-    """The snapshot was written in a format this release does not know. Use the release that wrote it, or a newer one."""
+    """The snapshot has a format this release does not know. Use the one that wrote it, or a newer one."""
 
 
 class SnapshotCorruptError(SnapshotError):
-    """A block or the manifest does not match its digest. Load an older snapshot, and look at the server's disk."""
+    """A block or the manifest does not match its digest. Load an older snapshot, check the disk."""
 
     def __init__(self, message: str, column: str = "", block: int = -1) -> None:
         super().__init__(message)
@@ -128,4 +128,7 @@ class SnapshotCorruptError(SnapshotError):
 
 
 class SnapshotterLostError(SnapshotError):
-    """This process does not hold the snapshotter's lock (any more). Nothing visible was changed: leave it to the holder."""
+    """This process does not hold the snapshotter's lock (any more).
+
+    Nothing visible was changed: leave it to the holder.
+    """

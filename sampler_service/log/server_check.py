@@ -15,7 +15,7 @@ OLDEST_VERSION = (6, 2)
 
 
 async def check_server(redis: AnyRedis) -> list[str]:
-    """Warnings about settings under which data can be lost. `ServerUnsuitableError` if the version is too old.
+    """Warnings about settings that can lose data. `ServerUnsuitableError` if the version is too old.
 
     Managed servers that forbid CONFIG are tolerated: what INFO does not tell is then unknown, and said so.
     """
@@ -29,7 +29,8 @@ async def check_server(redis: AnyRedis) -> list[str]:
         )
     if not info.get("aof_enabled"):
         warnings.append(
-            "appendonly is off: a restart of the server loses everything since its last RDB save. Set 'appendonly yes'."
+            "appendonly is off: a restart of the server loses everything since its last RDB save. "
+            "Set 'appendonly yes'."
         )
     config = await _config(redis)
     policy = str(info.get("maxmemory_policy") or config.get("maxmemory-policy", ""))
@@ -41,7 +42,7 @@ async def check_server(redis: AnyRedis) -> list[str]:
     fsync = config.get("appendfsync")
     if fsync == "no":
         warnings.append(
-            "appendfsync is 'no': if the host dies, as much as the kernel had not written (up to 30 s) is lost. "
+            "appendfsync is 'no': if the host dies, what the kernel has not written (up to 30 s) is lost. "
             "Set 'appendfsync everysec' or 'always'."
         )
     if not config and info.get("aof_enabled"):
@@ -54,10 +55,8 @@ async def check_server(redis: AnyRedis) -> list[str]:
 async def _info(redis: AnyRedis) -> dict[str, Any]:
     if isinstance(redis, RedisCluster):
         node = redis.get_random_primary_node()
-        info: dict[str, Any] = await redis.info(target_nodes=node)
-        return info
-    info = await redis.info()
-    return info
+        return await redis.info(target_nodes=node)
+    return await redis.info()
 
 
 async def _config(redis: AnyRedis) -> dict[str, str]:
@@ -80,5 +79,5 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

@@ -1,10 +1,10 @@
-"""Snapshots of one curriculum: columns in shared blocks, a manifest per revision, a head that moves forward."""
+"""Snapshots of one curriculum: columns in shared blocks, a manifest per revision, a head that moves on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from curriculum.v1.log_pb2 import SnapshotManifest
@@ -72,7 +72,7 @@ class SnapshotStore:
         """Keep the columns as the state at `revision`; the head moves to it if that is forward.
 
         The arrays must not change meanwhile. Blocks that the server has already are not sent again.
-        O(bytes) of hashing in a thread, O(changed bytes) of traffic. The snapshot is visible only when complete.
+        O(bytes) of hashing in a thread, O(changed bytes) of traffic. Visible only when complete.
         """
         parse_revision(revision)
         self.lock.require_token()
@@ -90,7 +90,9 @@ class SnapshotStore:
 
     async def manifest(self, revision: str) -> SnapshotManifest:
         """The manifest of a kept snapshot. Raises `SnapshotError`s."""
-        stored = await self._client.call(lambda redis: redis.hget(self._keys.manifests, revision))
+        stored: bytes | None = await self._client.call(
+            lambda redis: redis.execute_command("HGET", self._keys.manifests, revision)
+        )
         if stored is None:
             raise SnapshotMissingError(f"curriculum {self.curriculum_id!r} has no snapshot {revision}")
         return parse_manifest(stored, self.curriculum_id, revision)
@@ -157,7 +159,9 @@ class SnapshotStore:
         for revision in await self.revisions():
             for column in (await self.manifest(revision)).columns:
                 named.update(column.blocks)
-        addresses: list[bytes] = await self._client.call(lambda redis: redis.hkeys(self._keys.blocks))
+        addresses: list[bytes] = await self._client.call(
+            lambda redis: redis.execute_command("HKEYS", self._keys.blocks)
+        )
         orphans = [address for address in addresses if address not in named]
         for batch in _batches(orphans, 1024):
 
@@ -182,10 +186,12 @@ class SnapshotStore:
                         yield address, raw
 
         for batch in _batches(missing(), BATCH_BLOCKS):
-            mapping = await asyncio.to_thread(lambda batch=batch: {key: encode(raw) for key, raw in batch})
-            await self._client.call(
-                lambda redis, mapping=mapping: redis.hset(self._keys.blocks, mapping=mapping)
-            )
+            encoded = await asyncio.to_thread(_encode, batch)
+
+            async def put(redis: AnyRedis, encoded: dict[bytes, bytes] = encoded) -> None:
+                await redis.execute_command("HSET", self._keys.blocks, *chain(*encoded.items()))
+
+            await self._client.call(put)
 
     async def _absent(self, addresses: set[bytes]) -> set[bytes]:
         absent: set[bytes] = set()
@@ -226,7 +232,7 @@ class SnapshotStore:
                 await pipe.watch(self._keys.log)
                 if await pipe.exists(self._keys.log):
                     return
-                pipe.multi()
+                pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.unlink(self._keys.blocks)
                 await pipe.execute()
 
@@ -256,9 +262,14 @@ class SnapshotStore:
         try:
             for batch in _batches(places, BATCH_BLOCKS):
                 addresses = [address for address, *_ in batch]
-                stored = await self._client.call(
-                    lambda redis, addresses=addresses: redis.hmget(self._keys.blocks, addresses)
-                )
+
+                async def get(redis: AnyRedis, addresses: Sequence[bytes] = addresses) -> list[bytes | None]:
+                    found: list[bytes | None] = await redis.execute_command(
+                        "HMGET", self._keys.blocks, *addresses
+                    )
+                    return found
+
+                stored = await self._client.call(get)
                 if checking:
                     await checking
                 checking = asyncio.create_task(asyncio.to_thread(_place, batch, stored))
@@ -273,8 +284,16 @@ class SnapshotStore:
 async def _digests(layout: ColumnLayout) -> list[bytes]:
     digests: list[bytes] = []
     for batch in _batches(layout.blocks(), _HASH_BLOCKS):
-        digests += await asyncio.to_thread(lambda batch=batch: [digest(raw) for raw in batch])
+        digests += await asyncio.to_thread(_digest_all, batch)
     return digests
+
+
+def _digest_all(batch: Sequence[memoryview]) -> list[bytes]:
+    return [digest(raw) for raw in batch]
+
+
+def _encode(batch: Sequence[tuple[bytes, memoryview]]) -> dict[bytes, bytes]:
+    return {address: encode(raw) for address, raw in batch}
 
 
 def _place(batch: Sequence[tuple[bytes, memoryview, str, int]], stored: Sequence[bytes | None]) -> None:

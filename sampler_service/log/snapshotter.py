@@ -32,7 +32,10 @@ class SnapshotterLock:
         self._token: bytes | None = None
 
     async def acquire(self, token: str, ttl_seconds: float) -> bool:
-        """Take the lock for a time if it is free or ours already; whether we hold it. A token is used by one holder only."""
+        """Take the lock for a time if it is free or ours already; whether we hold it.
+
+        A token belongs to one process and one curriculum, and is never used by another.
+        """
         mine = token.encode()
         millis = max(1, round(ttl_seconds * 1000))
         taken = await self._client.call(lambda redis: redis.set(self._key, mine, nx=True, px=millis))
@@ -85,9 +88,10 @@ class SnapshotterLock:
         return self._token
 
     async def while_held(self, change: Callable[[Any], Awaitable[T]], *watched: str) -> T:
-        """Run `change(pipe)`, which reads, calls `pipe.multi()`, and executes: all or nothing, and only while we hold the lock.
+        """Run `change(pipe)`, which reads, calls `pipe.multi()` and executes: only while we hold the lock.
 
-        It runs again when one of the `watched` keys was changed by another in between.
+        It happens wholly or not at all. It runs again when another changed one of the `watched` keys in
+        between.
         """
         token = self.require_token()
 

