@@ -21,6 +21,7 @@ from trainer_client.client._columns import (
     Source,
 )
 from trainer_client.client._health import Health
+from trainer_client.client._outbox import RefusedReport
 from trainer_client.client._requests import Report
 from trainer_client.client._sync import CurriculumClient
 
@@ -36,6 +37,7 @@ __all__ = [
     "Health",
     "PromptStates",
     "Receipt",
+    "RefusedReport",
     "Rejection",
     "Released",
     "Report",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
@@ -38,11 +38,16 @@ class Connection:
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a forked child of the one that made the channel."""
+        return os.getpid() != self._pid
+
     def check_usable(self) -> None:
         """Raises `ClientClosedError` after `close`, and in a forked child."""
         if self._closed:
             raise ClientClosedError("the client is closed; make a new one")
-        if os.getpid() != self._pid:
+        if self.forked:
             raise ClientClosedError(
                 "the client was made before a fork, which its channel does not survive; make one per process"
             )
@@ -95,18 +100,10 @@ class Connection:
 
     def close(self) -> None:
         """Closes the channel; calls in progress end with `CallCancelledError`."""
-        if not self._closed and os.getpid() == self._pid:
+        if not self._closed and not self.forked:
             self._channel.close()
         self._closed = True
 
 
 def _identity(serialized: bytes) -> bytes:
     return serialized
-
-
-def translated(responses: Iterator[_Response]) -> Iterator[_Response]:
-    """Passes a response stream on, with errors of ours in place of gRPC's."""
-    try:
-        yield from responses
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error

@@ -153,3 +153,14 @@ def release_request(
         request_id=request_id or new_request_id(),
         lease_id=batch_or_lease.lease_id if isinstance(batch_or_lease, Batch) else batch_or_lease,
     )
+
+
+def check_message_size(request: pb.ReportRolloutsRequest, max_message_bytes: int) -> None:
+    """Refuses a report that could never be sent, before it would block the outbox."""
+    size = request.ByteSize()
+    if size > max_message_bytes:
+        raise invalid(
+            "rewards",
+            f"make a message of {size} bytes, above max_message_bytes={max_message_bytes}; "
+            "report fewer prompts at once",
+        )

@@ -37,6 +37,11 @@ class Backoff:
         self._next_seconds = min(MAX_BACKOFF_SECONDS, self._next_seconds * 2)
         return max(pause, error.retry_after_seconds or 0.0)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing has failed since the last success."""
+        return self._next_seconds == INITIAL_BACKOFF_SECONDS
+
     def reset(self) -> None:
         """Starts over after a success."""
         self._next_seconds = INITIAL_BACKOFF_SECONDS

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
-import numpy as np
-import numpy.typing as npt
 from curriculum.v1 import curriculum_pb2 as pb
 
 from trainer_client.client._channel import DEFAULT_MAX_MESSAGE_BYTES, Endpoint, Tls
-from trainer_client.client._columns import AddedPrompts, Batch, PromptStates, Receipt, Released, ReportResult
+from trainer_client.client._columns import Batch, Receipt, Released, ReportResult
 from trainer_client.client._connection import Connection
-from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
-from trainer_client.client._prompts import PromptColumns
+from trainer_client.client._delivery import Delivery
+from trainer_client.client._outbox import DEFAULT_OUTBOX_MAX_BYTES, Outbox, RefusedReport
 from trainer_client.client._request_ids import new_request_id
-from trainer_client.client._requests import Report, next_batch_request, prompt_states_request, release_request
+from trainer_client.client._requests import Report, check_message_size, next_batch_request, release_request
+from trainer_client.client._retry import Deadline
 from trainer_client.client._rollouts import GroupedOrFlat, Statuses
-from trainer_client.client._strategy import StrategyLike, strategy_message
-from trainer_client.exceptions import (
-    AlreadyExistsError,
-    CurriculumError,
-    DeadlineError,
-    NotFoundError,
-    UnavailableError,
-    UnimplementedError,
-)
+from trainer_client.client._stream import stream_reports
+from trainer_client.client._sync_calls import CurriculumCalls
+from trainer_client.exceptions import CurriculumError
 
 __all__ = ["DEFAULT_TIMEOUT_SECONDS", "CurriculumClient"]
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
-# A million prompts with embeddings take minutes; the client's usual patience is for small calls.
-ADD_PROMPTS_TIMEOUT_SECONDS = 600.0
 
 _log = logging.getLogger("trainer_client.client")
 
 
-class CurriculumClient:
+class CurriculumClient(CurriculumCalls):
     """Blocking client of a curriculum service.
 
     ```python
@@ -53,8 +44,11 @@ class CurriculumClient:
     while the service is away, for at most `timeout_seconds` (its own, else the client's); since its
     `request_id` is fixed before the first try, a retry is never counted twice.
 
+    Reports pass through an outbox: in order, resent until the service has acknowledged or refused
+    them, and with `outbox_path` kept on disk (fsync) over a crash of this process.
+
     Threads may share a client. Processes may not: make the client after a fork (a call in a forked
-    child raises `ClientClosedError`).
+    child raises `ClientClosedError`), and give every process an `outbox_path` of its own.
     """
 
     def __init__(
@@ -64,26 +58,29 @@ class CurriculumClient:
         token: str | None = None,
         tls: bool | Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        outbox_path: Path | str | None = None,
+        outbox_max_bytes: int = DEFAULT_OUTBOX_MAX_BYTES,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        """Opens no connection yet.
+        """Opens no connection yet, unless the outbox file holds reports of an earlier process.
 
         `target` is `host:port` (a name is resolved as `dns:///` and balanced over its addresses),
         `dns:///...` or `unix:path`. `tls`: True, a `Tls`, False for plain text, or None: plain text
-        unless a token would cross the network.
+        unless a token would cross the network. Raises `OutboxFileError` when the file is in use.
         """
-        self._timeout_seconds = timeout_seconds
-        self._connection = Connection(
-            Endpoint.make(target, token=token, tls=tls, max_message_bytes=max_message_bytes)
-        )
-        self._stub = self._connection.stub
+        Deadline(timeout_seconds)
+        endpoint = Endpoint.make(target, token=token, tls=tls, max_message_bytes=max_message_bytes)
+        outbox = Outbox(outbox_path, outbox_max_bytes)
+        super().__init__(Connection(endpoint), timeout_seconds)
+        self._max_message_bytes = max_message_bytes
+        self._delivery = Delivery(self._connection, outbox, timeout_seconds)
 
     def __repr__(self) -> str:
         state = "closed" if self._connection.closed else "open"
         return (
             f"CurriculumClient(target={self._connection.endpoint.target!r}, "
             f"tls={self._connection.endpoint.credentials is not None}, "
-            f"timeout_seconds={self._timeout_seconds}, {state})"
+            f"timeout_seconds={self._timeout_seconds}, pending_reports={self.pending_reports}, {state})"
         )
 
     def __enter__(self) -> Self:
@@ -94,139 +91,27 @@ class CurriculumClient:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Closes the channel. May be called twice."""
-        self._connection.close()
+    def close(self, *, flush_seconds: float = 5.0) -> None:
+        """Sends what still waits, for at most `flush_seconds`, then closes. May be called twice.
 
-    def _patience(self, timeout_seconds: float | None) -> float:
-        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
-
-    # Curricula
-
-    def create_curriculum(
-        self,
-        curriculum_id: str,
-        strategy: StrategyLike = None,
-        *,
-        exist_ok: bool = False,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> pb.Curriculum:
-        """Creates an empty curriculum.
-
-        With `exist_ok` an existing one is returned as it is, its strategy unchanged;
-        without, `AlreadyExistsError`.
+        What could not be sent stays in the outbox file; without one it is lost, and logged.
         """
-        request = pb.CreateCurriculumRequest(
-            request_id=request_id or new_request_id(),
-            curriculum_id=curriculum_id,
-            strategy=strategy_message(strategy),
-        )
+        if self._connection.closed:
+            return
+        if self._connection.forked:
+            # The threads, the channel and the file are the parent's.
+            return
         try:
-            return self._connection.call(
-                self._stub.CreateCurriculum, request, self._patience(timeout_seconds)
-            ).curriculum
-        except AlreadyExistsError:
-            if not exist_ok:
-                raise
-        return self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
-
-    def get_curriculum(
-        self, curriculum_id: str, *, min_revision: str = "", timeout_seconds: float | None = None
-    ) -> pb.Curriculum:
-        """Settings and counters. Raises `NotFoundError`."""
-        request = pb.GetCurriculumRequest(curriculum_id=curriculum_id, min_revision=min_revision)
-        return self._connection.call(
-            self._stub.GetCurriculum, request, self._patience(timeout_seconds)
-        ).curriculum
-
-    def list_curricula(
-        self, *, page_size: int = 0, timeout_seconds: float | None = None
-    ) -> Iterator[pb.Curriculum]:
-        """All curricula by id, page by page as they are consumed."""
-        page_token = ""
-        while True:
-            response = self._connection.call(
-                self._stub.ListCurricula,
-                pb.ListCurriculaRequest(page_size=page_size, page_token=page_token),
-                self._patience(timeout_seconds),
-            )
-            yield from response.curricula
-            page_token = response.next_page_token
-            if not page_token:
-                return
-
-    def update_curriculum(
-        self,
-        curriculum_id: str,
-        strategy: StrategyLike,
-        *,
-        etag: str = "",
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> pb.Curriculum:
-        """Replaces the strategy; with `etag`, only if nobody else has (`AbortedError`)."""
-        request = pb.UpdateCurriculumRequest(
-            request_id=request_id or new_request_id(),
-            curriculum_id=curriculum_id,
-            strategy=strategy_message(strategy),
-            etag=etag,
-        )
-        return self._connection.call(
-            self._stub.UpdateCurriculum, request, self._patience(timeout_seconds)
-        ).curriculum
-
-    def delete_curriculum(
-        self,
-        curriculum_id: str,
-        *,
-        etag: str = "",
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> str:
-        """Deletes a curriculum with its log, snapshots and checkpoints; gives its last revision."""
-        request = pb.DeleteCurriculumRequest(
-            request_id=request_id or new_request_id(), curriculum_id=curriculum_id, etag=etag
-        )
-        return self._connection.call(
-            self._stub.DeleteCurriculum, request, self._patience(timeout_seconds)
-        ).revision
-
-    def add_prompts(
-        self,
-        curriculum_id: str,
-        prompt_ids: Iterable[str],
-        *,
-        clusters: Iterable[str | None] | None = None,
-        reference_pass_rates: Iterable[float | None] | None = None,
-        anchor_pass_rates: Iterable[Iterable[float]] | npt.NDArray[np.floating] | None = None,
-        embeddings: npt.ArrayLike | None = None,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> AddedPrompts:
-        """Adds prompts, any number, in chunks; those already present are left as they are.
-
-        Columns, each one entry per prompt (N): `clusters` labels; `reference_pass_rates` in [0, 1]
-        (None or NaN: not known); `anchor_pass_rates` (N, 2), of a weak and a strong model;
-        `embeddings` (N, dimensions) float32. The deadline is 600 s unless given.
-        """
-        columns = PromptColumns.make(
-            prompt_ids, clusters, reference_pass_rates, anchor_pass_rates, embeddings
-        )
-        fixed_id = request_id or new_request_id()
-        response = self._connection.retrying(
-            lambda seconds: self._stub.AddPrompts(
-                columns.chunks(curriculum_id, fixed_id),
-                timeout=seconds,
-                metadata=self._connection.endpoint.metadata,
-            ),
-            max(self._timeout_seconds, ADD_PROMPTS_TIMEOUT_SECONDS)
-            if timeout_seconds is None
-            else timeout_seconds,
-        )
-        return AddedPrompts(
-            response.added, response.already_present, response.total, response.revision, response.duplicate
-        )
+            if flush_seconds > 0 and self.pending_reports > 0:
+                self._delivery.flush(flush_seconds)
+        except CurriculumError as error:
+            outcome = "stay in the outbox file" if self._delivery.outbox.on_disk else "are lost"
+            _log.warning("%d reports were not sent and %s: %s", self.pending_reports, outcome, error)
+        finally:
+            self._delivery.stop()
+            self._connection.close()
+            self._delivery.join()
+            self._delivery.outbox.close()
 
     # Batches
 
@@ -264,6 +149,7 @@ class CurriculumClient:
             request_id=request_id,
             min_revision=min_revision,
         )
+        self._delivery.nudge()
         response = self._connection.call(self._stub.NextBatch, request, self._patience(timeout_seconds))
         return Batch.from_message(request, response)
 
@@ -322,6 +208,12 @@ class CurriculumClient:
 
     # Reports
 
+    @property
+    def pending_reports(self) -> int:
+        """Reports in the outbox: not yet acknowledged by the service."""
+        return len(self._delivery.outbox)
+
+    @overload
     def report(
         self,
         batch_or_lease: Batch | str | None,
@@ -336,8 +228,51 @@ class CurriculumClient:
         curriculum_id: str | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
-    ) -> ReportResult:
-        """Reports rewards and gives the directives; the columns are those of `Report`."""
+        wait: Literal[True] = True,
+    ) -> ReportResult: ...
+
+    @overload
+    def report(
+        self,
+        batch_or_lease: Batch | str | None,
+        prompt_ids: Iterable[str] | None = None,
+        *,
+        rewards: GroupedOrFlat,
+        rollout_counts: Iterable[int] | None = None,
+        statuses: Statuses | None = None,
+        lengths: GroupedOrFlat | None = None,
+        gradient_norms: GroupedOrFlat | None = None,
+        policy_version: int | None = None,
+        curriculum_id: str | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+        wait: Literal[False],
+    ) -> None: ...
+
+    def report(
+        self,
+        batch_or_lease: Batch | str | None,
+        prompt_ids: Iterable[str] | None = None,
+        *,
+        rewards: GroupedOrFlat,
+        rollout_counts: Iterable[int] | None = None,
+        statuses: Statuses | None = None,
+        lengths: GroupedOrFlat | None = None,
+        gradient_norms: GroupedOrFlat | None = None,
+        policy_version: int | None = None,
+        curriculum_id: str | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+        wait: bool = True,
+    ) -> ReportResult | None:
+        """Reports rewards and gives the directives; the columns are those of `Report`.
+
+        With `wait=False` the report is queued and None returned at once; `flush` says later what was
+        refused. With `wait=True` an error after the deadline (`UnavailableError`, `DeadlineError`)
+        means "not acknowledged yet": the report **stays in the outbox** and is sent again in the
+        background. Do not report it again under another request id. Wrong columns raise
+        `InvalidArgumentError` and are not kept; a full outbox raises `OutboxFullError`.
+        """
         request = Report(
             batch_or_lease,
             prompt_ids,
@@ -350,8 +285,44 @@ class CurriculumClient:
             curriculum_id,
             request_id,
         ).message()
-        response = self._connection.call(self._stub.ReportRollouts, request, self._patience(timeout_seconds))
+        check_message_size(request, self._max_message_bytes)
+        if not wait:
+            self._delivery.queue(request)
+            return None
+        response = self._delivery.deliver(request, self._patience(timeout_seconds))
         return ReportResult.from_message(response, request.request_id)
+
+    def stream_reports(
+        self,
+        reports: Iterable[Report],
+        *,
+        max_in_flight: int = 16,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[ReportResult]:
+        """Sends many reports on one stream and yields their results in order.
+
+        Up to `max_in_flight` reports are taken from the iterable before the first result is yielded;
+        take 1 when a report depends on the result before it. A report that is refused yields a result
+        with `error` and the stream goes on. A broken stream is opened again and what was unanswered
+        sent again, until no answer came for `timeout_seconds`. These reports bypass the outbox.
+        """
+        return stream_reports(self._connection, reports, max_in_flight, self._patience(timeout_seconds))
+
+    def flush(self, timeout_seconds: float | None = None) -> tuple[RefusedReport, ...]:
+        """Sends what waits in the outbox and returns when it is empty.
+
+        Gives the queued reports that the service refused since the last flush. Raises
+        `UnavailableError` or `DeadlineError` when the outbox is not empty in time.
+        """
+        self._delivery.flush(self._patience(timeout_seconds))
+        return self._delivery.take_refused()
+
+    def _patience_after_flush(self, timeout_seconds: float | None) -> float:
+        """Sends pending reports, so that they come before what marks a point in time."""
+        deadline = Deadline(self._patience(timeout_seconds))
+        if self.pending_reports > 0:
+            self._delivery.flush(deadline.remaining_seconds())
+        return max(deadline.remaining_seconds(), 0.001)
 
     # Policy and checkpoints
 
@@ -365,7 +336,10 @@ class CurriculumClient:
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Receipt:
-        """Says that the policy moved; `kl` is how far since the last time, if the trainer knows."""
+        """Says that the policy moved; `kl` is how far since the last time, if the trainer knows.
+
+        Reports in the outbox are sent first.
+        """
         request = pb.AdvancePolicyRequest(
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
@@ -373,7 +347,9 @@ class CurriculumClient:
             kl=kl,
             start_iteration=start_iteration,
         )
-        response = self._connection.call(self._stub.AdvancePolicy, request, self._patience(timeout_seconds))
+        response = self._connection.call(
+            self._stub.AdvancePolicy, request, self._patience_after_flush(timeout_seconds)
+        )
         return Receipt(response.revision, response.duplicate)
 
     def create_checkpoint(
@@ -384,14 +360,14 @@ class CurriculumClient:
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Receipt:
-        """Keeps the present state under a name."""
+        """Keeps the present state under a name. Reports in the outbox are sent first."""
         request = pb.CreateCheckpointRequest(
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
         )
         response = self._connection.call(
-            self._stub.CreateCheckpoint, request, self._patience(timeout_seconds)
+            self._stub.CreateCheckpoint, request, self._patience_after_flush(timeout_seconds)
         )
         return Receipt(response.revision, response.duplicate)
 
@@ -403,118 +379,13 @@ class CurriculumClient:
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Receipt:
-        """Takes the curriculum back to a kept state. Raises `NotFoundError`."""
+        """Takes the curriculum back to a kept state, after the outbox was sent. Raises `NotFoundError`."""
         request = pb.RestoreCheckpointRequest(
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
         )
         response = self._connection.call(
-            self._stub.RestoreCheckpoint, request, self._patience(timeout_seconds)
+            self._stub.RestoreCheckpoint, request, self._patience_after_flush(timeout_seconds)
         )
         return Receipt(response.revision, response.duplicate)
-
-    def list_checkpoints(
-        self, curriculum_id: str, *, timeout_seconds: float | None = None
-    ) -> list[pb.Checkpoint]:
-        """The kept states, oldest first."""
-        request = pb.ListCheckpointsRequest(curriculum_id=curriculum_id)
-        response = self._connection.call(self._stub.ListCheckpoints, request, self._patience(timeout_seconds))
-        return list(response.checkpoints)
-
-    def delete_checkpoint(
-        self,
-        curriculum_id: str,
-        checkpoint_id: str,
-        *,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Receipt:
-        """Forgets a kept state. Raises `NotFoundError`."""
-        request = pb.DeleteCheckpointRequest(
-            curriculum_id=curriculum_id,
-            request_id=request_id or new_request_id(),
-            checkpoint_id=checkpoint_id,
-        )
-        response = self._connection.call(
-            self._stub.DeleteCheckpoint, request, self._patience(timeout_seconds)
-        )
-        return Receipt(response.revision, response.duplicate)
-
-    # Reading
-
-    def prompt_states(
-        self,
-        curriculum_id: str,
-        *,
-        prompt_ids: Iterable[str] | None = None,
-        clusters: Iterable[str] | None = None,
-        min_pass_rate: float | None = None,
-        max_pass_rate: float | None = None,
-        id_contains: str = "",
-        page_size: int = 0,
-        min_revision: str = "",
-        timeout_seconds: float | None = None,
-    ) -> Iterator[PromptStates]:
-        """Pages of prompt states (the service chooses the page size when 0); `timeout_seconds` is per page.
-
-        `prompt_ids` asks for exactly these, in order; an unknown one raises `NotFoundError`.
-        """
-        request = prompt_states_request(
-            curriculum_id,
-            prompt_ids=prompt_ids,
-            clusters=clusters,
-            min_pass_rate=min_pass_rate,
-            max_pass_rate=max_pass_rate,
-            id_contains=id_contains,
-            page_size=page_size,
-            min_revision=min_revision,
-        )
-        while True:
-            response = self._connection.call(
-                self._stub.ListPromptStates, request, self._patience(timeout_seconds)
-            )
-            yield PromptStates.from_message(response)
-            if not response.next_page_token:
-                return
-            request.page_token = response.next_page_token
-
-    def summary(
-        self,
-        curriculum_id: str,
-        *,
-        bins: int = 0,
-        min_revision: str = "",
-        timeout_seconds: float | None = None,
-    ) -> pb.Summary:
-        """Aggregates: difficulty histogram, history, calibration, leases (0 bins: the service's default)."""
-        request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins, min_revision=min_revision)
-        return self._connection.call(self._stub.GetSummary, request, self._patience(timeout_seconds)).summary
-
-    def health(self, service: str = "", *, timeout_seconds: float | None = None) -> Health:
-        """What the server says of itself; "" is the server as a whole. Not retried."""
-        try:
-            return parse_health(
-                self._connection.health(
-                    CHECK_METHOD, health_request(service), self._patience(timeout_seconds)
-                )
-            )
-        except NotFoundError:
-            return Health.SERVICE_UNKNOWN
-
-    def wait_until_serving(self, timeout_seconds: float | None = None) -> None:
-        """Blocks until the service is up and has caught up. Raises `DeadlineError`."""
-        end = time.monotonic() + self._patience(timeout_seconds)
-        last = "no answer yet"
-        while (remaining := end - time.monotonic()) > 0:
-            try:
-                health = self.health(timeout_seconds=remaining)
-                if health is Health.SERVING:
-                    return
-                last = f"it says {health.name}"
-            except UnimplementedError:
-                raise
-            except (UnavailableError, DeadlineError) as error:
-                last = str(error)
-            time.sleep(min(0.2, max(0.0, end - time.monotonic())))
-        raise DeadlineError(f"{self._connection.endpoint.target} is not serving: {last}")
