@@ -142,7 +142,7 @@ class SnapshotStore:
     async def collect_garbage(self, keep: Collection[str]) -> int:
         """Drop the snapshots not in `keep` (the newest always stays) and the blocks none of the others name.
 
-        Returns how many blocks went. A manifest that cannot be read stops it before anything is dropped.
+        Returns how many blocks went. A manifest that cannot be read stops it before a block is dropped.
         """
 
         async def drop_manifests(pipe: Any) -> None:

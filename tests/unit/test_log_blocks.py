@@ -63,18 +63,21 @@ def test_zeros_are_compressed_and_noise_is_not():
 @pytest.mark.parametrize("raw", [bytes(1000), np.random.default_rng(1).bytes(1000)])
 def test_any_flipped_bit_is_noticed_and_the_place_is_named(raw: bytes):
     stored = encode(memoryview(raw))
+    refusals = []
     for position in range(1, len(stored)):
         torn = bytearray(stored)
         torn[position] ^= 0x10
         into = memoryview(bytearray(len(raw)))
+        refused = False
         try:
             decode(bytes(torn), digest(raw), into, "alphas", 7)
         except SnapshotCorruptError as error:
-            assert (error.column, error.block) == ("alphas", 7)
-            assert "block 7 of column 'alphas'" in str(error)
-        else:
-            # Some bits of a zlib stream carry nothing; then the content must be right.
-            assert bytes(into) == raw
+            refused = True
+            refusals.append((error.column, error.block))
+        # Some bits of a zlib stream carry nothing; then the content must be right.
+        assert refused or bytes(into) == raw
+    assert set(refusals) == {("alphas", 7)}
+    assert len(refusals) > 0.9 * (len(stored) - 1)
 
 
 def test_a_torn_block_is_noticed():
