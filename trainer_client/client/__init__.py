@@ -5,6 +5,7 @@ Needs grpcio, protobuf, googleapis-common-protos and numpy alone.
 
 from curriculum.v1.curriculum_pb2 import Checkpoint, Curriculum, Strategy, Summary
 
+from trainer_client.client._async import AsyncCurriculumClient
 from trainer_client.client._channel import Tls
 from trainer_client.client._columns import (
     Action,
@@ -28,6 +29,7 @@ from trainer_client.client._sync import CurriculumClient
 __all__ = [
     "Action",
     "AddedPrompts",
+    "AsyncCurriculumClient",
     "Batch",
     "Checkpoint",
     "Curriculum",

@@ -112,9 +112,7 @@ class Delivery:
             self._waiting.clear()
             self._state.notify_all()
         for future in waiting:
-            future.set_exception(
-                ClientClosedError("the client was closed before the report was acknowledged")
-            )
+            future.set_exception(ClientClosedError("the client was closed with the report unacknowledged"))
 
     def join(self) -> None:
         """Waits for the sender to end; call after the channel was closed under it."""

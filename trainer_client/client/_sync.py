@@ -347,9 +347,8 @@ class CurriculumClient(CurriculumCalls):
             kl=kl,
             start_iteration=start_iteration,
         )
-        response = self._connection.call(
-            self._stub.AdvancePolicy, request, self._patience_after_flush(timeout_seconds)
-        )
+        seconds = self._patience_after_flush(timeout_seconds)
+        response = self._connection.call(self._stub.AdvancePolicy, request, seconds)
         return Receipt(response.revision, response.duplicate)
 
     def create_checkpoint(
@@ -366,9 +365,8 @@ class CurriculumClient(CurriculumCalls):
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
         )
-        response = self._connection.call(
-            self._stub.CreateCheckpoint, request, self._patience_after_flush(timeout_seconds)
-        )
+        seconds = self._patience_after_flush(timeout_seconds)
+        response = self._connection.call(self._stub.CreateCheckpoint, request, seconds)
         return Receipt(response.revision, response.duplicate)
 
     def restore_checkpoint(
@@ -385,7 +383,6 @@ class CurriculumClient(CurriculumCalls):
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
         )
-        response = self._connection.call(
-            self._stub.RestoreCheckpoint, request, self._patience_after_flush(timeout_seconds)
-        )
+        seconds = self._patience_after_flush(timeout_seconds)
+        response = self._connection.call(self._stub.RestoreCheckpoint, request, seconds)
         return Receipt(response.revision, response.duplicate)

@@ -1,0 +1,298 @@
+"""The part of the asyncio client that is plain requests and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+
+import numpy as np
+import numpy.typing as npt
+from curriculum.v1 import curriculum_pb2 as pb
+
+from trainer_client.client._async_connection import AsyncConnection
+from trainer_client.client._async_stream import watch_summary
+from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
+from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
+from trainer_client.client._prompts import PromptColumns
+from trainer_client.client._request_ids import new_request_id
+from trainer_client.client._requests import prompt_states_request
+from trainer_client.client._strategy import StrategyLike, strategy_message
+from trainer_client.client._sync_calls import ADD_PROMPTS_TIMEOUT_SECONDS
+from trainer_client.exceptions import AlreadyExistsError, DeadlineError, NotFoundError, UnavailableError
+
+
+class AsyncCurriculumCalls:
+    """Curricula, prompts, kept checkpoints, states and health over one connection."""
+
+    def __init__(self, connection: AsyncConnection, timeout_seconds: float) -> None:
+        self._connection = connection
+        self._timeout_seconds = timeout_seconds
+
+    def _patience(self, timeout_seconds: float | None) -> float:
+        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
+    # Curricula
+
+    async def create_curriculum(
+        self,
+        curriculum_id: str,
+        strategy: StrategyLike = None,
+        *,
+        exist_ok: bool = False,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> pb.Curriculum:
+        """Creates an empty curriculum.
+
+        With `exist_ok` an existing one is returned as it is, its strategy unchanged;
+        without, `AlreadyExistsError`.
+        """
+        request = pb.CreateCurriculumRequest(
+            request_id=request_id or new_request_id(),
+            curriculum_id=curriculum_id,
+            strategy=strategy_message(strategy),
+        )
+        try:
+            return (
+                await self._connection.call(
+                    self._connection.stub.CreateCurriculum, request, self._patience(timeout_seconds)
+                )
+            ).curriculum
+        except AlreadyExistsError:
+            if not exist_ok:
+                raise
+        return await self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
+
+    async def get_curriculum(
+        self, curriculum_id: str, *, min_revision: str = "", timeout_seconds: float | None = None
+    ) -> pb.Curriculum:
+        """Settings and counters. Raises `NotFoundError`."""
+        request = pb.GetCurriculumRequest(curriculum_id=curriculum_id, min_revision=min_revision)
+        return (
+            await self._connection.call(
+                self._connection.stub.GetCurriculum, request, self._patience(timeout_seconds)
+            )
+        ).curriculum
+
+    async def list_curricula(
+        self, *, page_size: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncIterator[pb.Curriculum]:
+        """All curricula by id, page by page as they are consumed."""
+        page_token = ""
+        while True:
+            response = await self._connection.call(
+                self._connection.stub.ListCurricula,
+                pb.ListCurriculaRequest(page_size=page_size, page_token=page_token),
+                self._patience(timeout_seconds),
+            )
+            for curriculum in response.curricula:
+                yield curriculum
+            page_token = response.next_page_token
+            if not page_token:
+                return
+
+    async def update_curriculum(
+        self,
+        curriculum_id: str,
+        strategy: StrategyLike,
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> pb.Curriculum:
+        """Replaces the strategy; with `etag`, only if nobody else has (`AbortedError`)."""
+        request = pb.UpdateCurriculumRequest(
+            request_id=request_id or new_request_id(),
+            curriculum_id=curriculum_id,
+            strategy=strategy_message(strategy),
+            etag=etag,
+        )
+        return (
+            await self._connection.call(
+                self._connection.stub.UpdateCurriculum, request, self._patience(timeout_seconds)
+            )
+        ).curriculum
+
+    async def delete_curriculum(
+        self,
+        curriculum_id: str,
+        *,
+        etag: str = "",
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Deletes a curriculum with its log, snapshots and checkpoints; gives its last revision."""
+        request = pb.DeleteCurriculumRequest(
+            request_id=request_id or new_request_id(), curriculum_id=curriculum_id, etag=etag
+        )
+        return (
+            await self._connection.call(
+                self._connection.stub.DeleteCurriculum, request, self._patience(timeout_seconds)
+            )
+        ).revision
+
+    async def add_prompts(
+        self,
+        curriculum_id: str,
+        prompt_ids: Iterable[str],
+        *,
+        clusters: Iterable[str | None] | None = None,
+        reference_pass_rates: Iterable[float | None] | None = None,
+        anchor_pass_rates: Iterable[Iterable[float]] | npt.NDArray[np.floating] | None = None,
+        embeddings: npt.ArrayLike | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AddedPrompts:
+        """Adds prompts, any number, in chunks; those already present are left as they are.
+
+        Columns, each one entry per prompt (N): `clusters` labels; `reference_pass_rates` in [0, 1]
+        (None or NaN: not known); `anchor_pass_rates` (N, 2), of a weak and a strong model;
+        `embeddings` (N, dimensions) float32. The deadline is 600 s unless given.
+        """
+        columns = PromptColumns.make(
+            prompt_ids, clusters, reference_pass_rates, anchor_pass_rates, embeddings
+        )
+        fixed_id = request_id or new_request_id()
+        response = await self._connection.retrying(
+            lambda seconds: self._connection.stub.AddPrompts(
+                columns.chunks(curriculum_id, fixed_id),
+                timeout=seconds,
+                metadata=self._connection.endpoint.metadata,
+            ),
+            max(self._timeout_seconds, ADD_PROMPTS_TIMEOUT_SECONDS)
+            if timeout_seconds is None
+            else timeout_seconds,
+        )
+        return AddedPrompts(
+            response.added, response.already_present, response.total, response.revision, response.duplicate
+        )
+
+    async def list_checkpoints(
+        self, curriculum_id: str, *, timeout_seconds: float | None = None
+    ) -> list[pb.Checkpoint]:
+        """The kept states, oldest first."""
+        request = pb.ListCheckpointsRequest(curriculum_id=curriculum_id)
+        response = await self._connection.call(
+            self._connection.stub.ListCheckpoints, request, self._patience(timeout_seconds)
+        )
+        return list(response.checkpoints)
+
+    async def delete_checkpoint(
+        self,
+        curriculum_id: str,
+        checkpoint_id: str,
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Receipt:
+        """Forgets a kept state. Raises `NotFoundError`."""
+        request = pb.DeleteCheckpointRequest(
+            curriculum_id=curriculum_id,
+            request_id=request_id or new_request_id(),
+            checkpoint_id=checkpoint_id,
+        )
+        response = await self._connection.call(
+            self._connection.stub.DeleteCheckpoint, request, self._patience(timeout_seconds)
+        )
+        return Receipt(response.revision, response.duplicate)
+
+    # Reading
+
+    async def prompt_states(
+        self,
+        curriculum_id: str,
+        *,
+        prompt_ids: Iterable[str] | None = None,
+        clusters: Iterable[str] | None = None,
+        min_pass_rate: float | None = None,
+        max_pass_rate: float | None = None,
+        id_contains: str = "",
+        page_size: int = 0,
+        min_revision: str = "",
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[PromptStates]:
+        """Pages of prompt states (the service chooses the page size when 0); `timeout_seconds` is per page.
+
+        `prompt_ids` asks for exactly these, in order; an unknown one raises `NotFoundError`.
+        """
+        request = prompt_states_request(
+            curriculum_id,
+            prompt_ids=prompt_ids,
+            clusters=clusters,
+            min_pass_rate=min_pass_rate,
+            max_pass_rate=max_pass_rate,
+            id_contains=id_contains,
+            page_size=page_size,
+            min_revision=min_revision,
+        )
+        if prompt_ids is not None and not request.filter.prompt_ids:
+            # On the wire no ids means every prompt, which is not what an empty list asks for.
+            return
+        while True:
+            response = await self._connection.call(
+                self._connection.stub.ListPromptStates, request, self._patience(timeout_seconds)
+            )
+            yield PromptStates.from_message(response)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def summary(
+        self,
+        curriculum_id: str,
+        *,
+        bins: int = 0,
+        min_revision: str = "",
+        timeout_seconds: float | None = None,
+    ) -> pb.Summary:
+        """Aggregates: difficulty histogram, history, calibration, leases (0 bins: the service's default)."""
+        request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins, min_revision=min_revision)
+        return (
+            await self._connection.call(
+                self._connection.stub.GetSummary, request, self._patience(timeout_seconds)
+            )
+        ).summary
+
+    def watch_summary(
+        self,
+        curriculum_id: str,
+        *,
+        bins: int = 0,
+        interval_seconds: float = 0.0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[pb.Summary]:
+        """Yields a summary now and whenever it has changed, at most every `interval_seconds` (0: 1 s).
+
+        Subscribes again when the service was away for less than `timeout_seconds`. Endless.
+        """
+        request = pb.WatchSummaryRequest(
+            curriculum_id=curriculum_id, bins=bins, interval_seconds=interval_seconds
+        )
+        return watch_summary(self._connection, request, self._patience(timeout_seconds))
+
+    async def health(self, service: str = "", *, timeout_seconds: float | None = None) -> Health:
+        """What the server says of itself; "" is the server as a whole. Not retried."""
+        try:
+            return parse_health(
+                await self._connection.health(
+                    CHECK_METHOD, health_request(service), self._patience(timeout_seconds)
+                )
+            )
+        except NotFoundError:
+            return Health.SERVICE_UNKNOWN
+
+    async def wait_until_serving(self, timeout_seconds: float | None = None) -> None:
+        """Waits until the service is up and has caught up. Raises `DeadlineError`."""
+        end = time.monotonic() + self._patience(timeout_seconds)
+        last = "no answer yet"
+        while (remaining := end - time.monotonic()) > 0:
+            try:
+                health = await self.health(timeout_seconds=remaining)
+                if health is Health.SERVING:
+                    return
+                last = f"it says {health.name}"
+            except (UnavailableError, DeadlineError) as error:
+                last = str(error)
+            await asyncio.sleep(min(0.2, max(0.0, end - time.monotonic())))
+        raise DeadlineError(f"{self._connection.endpoint.target} is not serving: {last}")
