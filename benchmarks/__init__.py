@@ -1,0 +1,1 @@
+"""Benchmarks: what the service costs, and what a curriculum buys."""

@@ -1,0 +1,1 @@
+"""Curricula compared on a policy-gradient learner that runs in seconds."""
