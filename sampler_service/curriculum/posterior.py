@@ -80,11 +80,14 @@ def update_evidence(
     table.failures[rows] = decay_factors * table.failures[rows].astype(np.float64) + failures
 
 
-def update_ema(table: PromptTable, rows: NDArray[np.integer[Any]], counts: GroupCounts, rate: float) -> None:
+def update_ema(
+    table: PromptTable,
+    rows: NDArray[np.integer[Any]],
+    means: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    rate: float,
+) -> None:
     """m ← (1 − a)m + a·r̄, v ← (1 − a)v + a·var; the first group sets both. `rows` must be distinct."""
-    for column, values in (
-        (table.ema_means, counts.reward_means),
-        (table.ema_variances, counts.reward_variances),
-    ):
+    for column, values in ((table.ema_means, means), (table.ema_variances, variances)):
         old = column[rows].astype(np.float64)
         column[rows] = np.where(np.isnan(old), values, (1.0 - rate) * old + rate * values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -83,7 +84,7 @@ class PromptTable:
 
     def _all_ids(self) -> list[bytes]:
         blob, offsets = bytes(self._blob), self._offsets[: self.size + 1].tolist()
-        return [blob[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+        return [blob[a:b] for a, b in pairwise(offsets)]
 
     def ids(self, rows: NDArray[np.integer[Any]]) -> list[str]:
         """Ids of `rows`, in their order."""
@@ -156,7 +157,7 @@ class PromptTable:
             if len(self._blob) + len(blob) > _MAX_BLOB_BYTES:
                 raise Exhausted(
                     "IDS_TOO_LARGE",
-                    "The prompt ids of one curriculum may take 4 GiB together; use shorter ids or split the pool.",
+                    "The prompt ids of one curriculum may take 4 GiB together: shorten them, or split it.",
                     "prompt_ids",
                 )
             self._reserve(self.size + len(new))
@@ -206,7 +207,7 @@ class PromptTable:
     @property
     def nbytes(self) -> int:
         """Bytes held, capacity and index included, embeddings not."""
-        columns = sum(getattr(self, name).nbytes for name in _COLUMNS)
+        columns = sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
         optional = sum(array.nbytes for array in self._optional.values())
         index = 0 if self._index is None else self._index.nbytes
         return columns + optional + index + len(self._blob) + self._offsets.nbytes

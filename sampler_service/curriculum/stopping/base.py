@@ -60,6 +60,11 @@ class Stopping(Part):
     """Decide only once every prompt of the batch has its rollouts back, to compare them."""
 
     @property
+    def sets_rounds(self) -> bool:
+        """Whether the first round is the rule's own, whatever the quota says."""
+        return type(self).first_round is not Stopping.first_round
+
+    @property
     def candidate_factor(self) -> float:
         """Prompts to draw per prompt asked for."""
         return 1.0

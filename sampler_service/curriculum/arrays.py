@@ -1,0 +1,36 @@
+"""Arrays to and from the log's byte columns, and scalars to and from snapshots."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["from_bytes", "from_json_array", "to_bytes", "to_json_array"]
+
+
+def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
+    """Little-endian bytes of `array` as `dtype`."""
+    return np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+
+
+def from_bytes(data: bytes, dtype: str) -> NDArray[Any]:
+    """The inverse of `to_bytes`; read-only, nothing is copied.
+
+    Raises:
+        ValueError: the length is no multiple of the item size.
+    """
+    return np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<"))
+
+
+def to_json_array(value: object) -> NDArray[np.uint8]:
+    """JSON as a column of a snapshot."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def from_json_array(array: NDArray[np.uint8]) -> Any:
+    """The inverse of `to_json_array`."""
+    return json.loads(array.tobytes())

@@ -1,0 +1,356 @@
+"""Decides: which prompts, how many rollouts each. Chance and derived data live here, never in the fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler_service.curriculum.errors import Exhausted, FailedPrecondition, InvalidArgument
+from sampler_service.curriculum.exploration import ExplorationQueue
+from sampler_service.curriculum.grants import EXPLORATION, PROPOSAL
+from sampler_service.curriculum.machine import CurriculumMachine
+from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
+from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.views import PromptView
+from sampler_service.curriculum.weighted_draw import SumTree, draw_without_replacement
+
+__all__ = ["BatchPlan", "BatchPlanner"]
+
+# Rows weighed at a time when the whole pool is: bounds memory and lets a thread switch.
+_BLOCK: Final = 65_536
+_RETRY_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """A drawn batch, not yet granted; arrays have one entry per slot."""
+
+    rows: NDArray[np.int32]
+    quotas: NDArray[np.int32]
+    """Rollouts of the first round."""
+    budget: int
+    """Rollouts of all rounds."""
+    pass_rates: NDArray[np.float64]
+    pass_rate_stddevs: NDArray[np.float64]
+    baselines: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    sources: NDArray[np.uint8]
+    notes: list[str]
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Weighing:
+    """The pool's weights under one strategy."""
+
+    proposal: Proposal
+    epoch: int
+    tree: SumTree
+
+
+class BatchPlanner:
+    """Draws batches from a machine's state.
+
+    Keeps what can be derived from the state: the sum tree, the exploration queue. Rows drawn for a grant
+    that is not in the log yet are reserved, so that concurrent requests draw different prompts.
+
+    Args:
+        machine: read only.
+        rng: source of all chance.
+    """
+
+    def __init__(self, machine: CurriculumMachine, rng: np.random.Generator) -> None:
+        self._machine = machine
+        self._rng = rng
+        self._weighing: _Weighing | None = None
+        self._changed_since: list[NDArray[Any]] | None = None
+        """Rows that changed since a refresh began; None while none is under way."""
+        self._exploration = ExplorationQueue()
+        self._explored_pool: tuple[int, int, int] | None = None
+        self._reserved = np.zeros(0, dtype=np.bool_)
+        self._reserved_count = 0
+
+    @property
+    def _state(self) -> CurriculumState:
+        return self._machine.state
+
+    # -- derived data ----------------------------------------------------------
+
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether the whole pool must be weighed again."""
+        return self._machine.all_changed or not self._tree_fits
+
+    @property
+    def _tree_fits(self) -> bool:
+        weighing = self._weighing
+        return (
+            weighing is not None
+            and weighing.proposal == self._state.strategy.proposal
+            and weighing.epoch == self._state.epoch
+            and weighing.tree.size == self._state.table.size
+        )
+
+    def begin_refresh(self) -> None:
+        """Starts a refresh: from here on, rows that change are noted for `adopt`."""
+        self._machine.take_changes()
+        self._changed_since = []
+
+    def weigh_pool(self) -> SumTree:
+        """Weighs the whole pool; O(N). Reads only, so it may run in a thread while events are folded:
+        a row read while it changes is noted, and weighed again by `adopt`."""
+        size = self._state.table.size
+        weights = np.zeros(size)
+        for start in range(0, size, _BLOCK):
+            weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)))
+        return SumTree(weights)
+
+    def adopt(self, tree: SumTree) -> None:
+        """Ends a refresh: puts a weighed tree in force."""
+        state = self._state
+        changed, self._changed_since = self._changed_since or [], None
+        self._weighing = _Weighing(state.strategy.proposal, state.epoch, tree)
+        for rows in changed:
+            inside = rows[rows < tree.size]
+            tree.update(inside, self._weigh(inside))
+        pool = (state.epoch, state.iteration, state.table.size)
+        if pool != self._explored_pool:
+            self._exploration.clear()
+            self._explored_pool = pool
+
+    def update(self) -> SumTree:
+        """The sum tree, up to date. O(changed rows · log N), or O(N) when everything changed.
+
+        While a refresh is under way in a thread, the tree from before it serves on.
+        """
+        refreshing = self._changed_since is not None
+        if not self._tree_fits or (self._machine.all_changed and not refreshing):
+            self.begin_refresh()
+            self.adopt(self.weigh_pool())
+        else:
+            everything, rows = self._machine.take_changes()
+            # Not lost: whoever runs the refresh finds it set again and runs another.
+            self._machine.all_changed = everything
+            if len(rows):
+                assert self._weighing is not None
+                self._weighing.tree.update(rows, self._weigh(rows))
+                if self._changed_since is not None:
+                    self._changed_since.append(rows)
+        assert self._weighing is not None
+        return self._weighing.tree
+
+    def _weigh(self, rows: NDArray[Any] | slice) -> NDArray[np.float64]:
+        """Weights of `rows`; zero while in flight or reserved, and for scored proposals one for all."""
+        state = self._state
+        proposal = state.strategy.proposal
+        if isinstance(proposal, WeightedProposal):
+            view = state.view(rows)
+            weights = proposal.weights(view, state.moment())
+            weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0.0)
+        else:
+            weights = np.ones(len(state.table.column("leases")[rows]))
+        free = state.table.column("leases")[rows] < 0
+        reserved = self._reserved[rows] if isinstance(rows, slice) else self._reserved_at(rows)
+        if len(reserved) < len(free):
+            reserved = np.pad(reserved, (0, len(free) - len(reserved)))
+        return np.where(free & ~reserved, weights, 0.0)
+
+    def _reserved_at(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        self._fit_reserved()
+        reserved: NDArray[np.bool_] = self._reserved[rows]
+        return reserved
+
+    def _fit_reserved(self) -> None:
+        missing = self._state.table.size - len(self._reserved)
+        if missing > 0:
+            self._reserved = np.pad(self._reserved, (0, max(missing, len(self._reserved) // 4)))
+
+    # -- drawing ---------------------------------------------------------------
+
+    def plan(self, batch_size: int, rollout_budget: int = 0, *, equal_quotas: bool = False) -> BatchPlan:
+        """Draws a batch and reserves its rows until `settle`.
+
+        Args:
+            batch_size: prompts wanted.
+            rollout_budget: rollouts for the batch, all rounds; 0 for the strategy's default.
+            equal_quotas: every prompt gets the same number.
+
+        Raises:
+            InvalidArgument: a size below 1, a budget too small for a single prompt.
+            FailedPrecondition: the curriculum has no prompts.
+            Exhausted: every prompt is in flight.
+        """
+        state = self._state
+        strategy = state.strategy
+        if state.table.size == 0:
+            raise FailedPrecondition(
+                "EMPTY_POOL",
+                "The curriculum has no prompts yet. Add some first (AddPrompts).",
+                "curriculum_id",
+            )
+        if batch_size < 1:
+            raise InvalidArgument(
+                "INVALID_BATCH_SIZE", f"batch_size = {batch_size} must be at least 1.", "batch_size"
+            )
+        if rollout_budget < 0:
+            raise InvalidArgument(
+                "INVALID_BUDGET", f"rollout_budget = {rollout_budget} must not be negative.", "rollout_budget"
+            )
+        notes: list[str] = []
+        wanted = max(1, round(batch_size * strategy.stopping.candidate_factor))
+        rows, probabilities, sources = self._draw(wanted, notes)
+        view = state.view(rows, gradient_norms=strategy.quota.uses_gradient_norms)
+        rows, quotas, budget, kept = self._allot(view, rollout_budget, equal_quotas, probabilities, notes)
+        if len(kept) < len(view):
+            probabilities, sources = probabilities[kept], sources[kept]
+            view = state.view(rows)
+        self._reserve(rows, True)
+        return BatchPlan(
+            rows=rows.astype(np.int32),
+            quotas=quotas,
+            budget=budget,
+            pass_rates=view.pass_rates,
+            pass_rate_stddevs=view.pass_rate_stddevs,
+            baselines=view.pass_rates,
+            probabilities=probabilities,
+            sources=sources,
+            notes=notes,
+            epoch=state.epoch,
+        )
+
+    def settle(self, plan: BatchPlan) -> None:
+        """The plan was granted, or given up: its rows are no longer reserved."""
+        self._reserve(plan.rows, False)
+
+    def _reserve(self, rows: NDArray[Any], reserved: bool) -> None:
+        self._fit_reserved()
+        self._reserved[rows] = reserved
+        self._reserved_count += len(rows) if reserved else -len(rows)
+        self._machine.touch(rows)
+
+    def _draw(
+        self, wanted: int, notes: list[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
+        state = self._state
+        size = state.table.size
+        free = size - state.in_flight - self._reserved_count
+        if free <= 0:
+            raise Exhausted(
+                "ALL_PROMPTS_IN_FLIGHT",
+                f"All {size} prompts are in flight. Report or release a batch first, or add prompts.",
+                "batch_size",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        if wanted > free:
+            notes.append(
+                f"batch_size {wanted} exceeds the {free} prompts that are free"
+                f" ({size} in the pool, {size - free} in flight): {free} are granted."
+            )
+            wanted = free
+        tree = self.update()
+        self._fit_reserved()
+        floor = int(np.floor(wanted * state.strategy.exploration + self._rng.random()))
+        explored = self._exploration.take(state, min(floor, wanted), self._reserved, self._rng)
+        chosen, probabilities = self._propose(tree, wanted - len(explored), explored)
+        if len(explored) + len(chosen) < wanted:
+            # The proposal gives some prompts no weight at all: the floor fills the batch.
+            barred = self._reserved.copy()
+            barred[explored], barred[chosen] = True, True
+            more = self._exploration.take(state, wanted - len(explored) - len(chosen), barred, self._rng)
+            if len(more):
+                notes.append(f"The proposal weighs too few prompts: {len(more)} were chosen by exploration.")
+            explored = np.concatenate([explored, more])
+        rows = np.concatenate([chosen, explored])
+        odds = np.concatenate([probabilities, np.full(len(explored), 1.0 / free)])
+        sources = np.repeat(np.array([PROPOSAL, EXPLORATION], dtype=np.uint8), [len(chosen), len(explored)])
+        return rows, odds, sources
+
+    def _propose(
+        self, tree: SumTree, count: int, excluded: NDArray[Any]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        proposal = self._state.strategy.proposal
+        if count <= 0:
+            return np.zeros(0, dtype=np.int64), np.zeros(0)
+        if not isinstance(proposal, ScoredProposal):
+            draw = draw_without_replacement(tree, count, self._rng, excluded)
+            return draw.rows_B, draw.probabilities_B
+        if proposal.candidates_per_prompt:
+            candidates = draw_without_replacement(
+                tree, count * proposal.candidates_per_prompt, self._rng, excluded
+            ).rows_B
+        else:
+            candidates = np.flatnonzero(tree.weights > 0)
+            if len(excluded):
+                candidates = candidates[~np.isin(candidates, excluded)]
+        scores = self._score(proposal, candidates)
+        usable = np.flatnonzero(scores > -np.inf)
+        candidates, scores = candidates[usable], scores[usable]
+        count = min(count, len(candidates))
+        if count == 0:
+            return np.zeros(0, dtype=np.int64), np.zeros(0)
+        best = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(count)
+        best = best[np.argsort(-scores[best], kind="stable")]
+        # The best scores are taken for sure: the probability is that of being a candidate.
+        odds = min(1.0, count * max(proposal.candidates_per_prompt, 1) / len(tree.weights))
+        return candidates[best], np.full(count, odds if proposal.candidates_per_prompt else 1.0)
+
+    def _score(self, proposal: ScoredProposal, candidates: NDArray[Any]) -> NDArray[np.float64]:
+        state = self._state
+        scores = proposal.scores(state.view(candidates), state.moment(), self._rng)
+        return np.where(np.isnan(scores), -np.inf, scores)
+
+    # -- allotting -------------------------------------------------------------
+
+    def _allot(
+        self,
+        view: PromptView,
+        rollout_budget: int,
+        equal_quotas: bool,
+        probabilities: NDArray[np.float64],
+        notes: list[str],
+    ) -> tuple[NDArray[Any], NDArray[np.int32], int, NDArray[Any]]:
+        """Rows kept, quotas of the first round, budget of all rounds, and which slots were kept."""
+        strategy = self._state.strategy
+        quota, stopping = strategy.quota, strategy.stopping
+        kept = np.arange(len(view))
+        default = len(view) * strategy.rollouts_per_prompt
+        one_round = stopping.first_round(np.full(len(view), strategy.rollouts_per_prompt, dtype=np.int32))
+        # A rule that sets its own rounds needs that much per prompt to begin; else the quota's least.
+        own_rounds = stopping.sets_rounds
+        least = int(one_round[0]) if own_rounds else quota.least
+        budget = rollout_budget or (stopping.most_rollouts(one_round) if own_rounds else default)
+        if budget < least:
+            raise InvalidArgument(
+                "BUDGET_TOO_SMALL",
+                f"rollout_budget = {budget} is below the {least} rollouts that one prompt needs here"
+                f" ({'stopping' if own_rounds else 'quota'} rule). Ask for more rollouts.",
+                "rollout_budget",
+            )
+        if budget < least * len(view):
+            kept = np.sort(np.argsort(-probabilities, kind="stable")[: budget // least])
+            notes.append(
+                f"rollout_budget {budget} gives {least} rollouts each to {len(kept)} of {len(view)} prompts:"
+                " the least likely ones were dropped."
+            )
+            view = self._state.view(view.rows[kept], gradient_norms=quota.uses_gradient_norms)
+        rows = view.rows
+        if own_rounds:
+            return rows, stopping.first_round(np.full(len(rows), least, dtype=np.int32)), budget, kept
+        if equal_quotas:
+            size = min(max(budget // len(rows), quota.least), quota.most)
+            if size * len(rows) < budget:
+                notes.append(
+                    f"equal_quotas: {size} rollouts each, {budget - size * len(rows)} of the budget unspent."
+                )
+            return rows, np.full(len(rows), size, dtype=np.int32), budget, kept
+        spendable = min(budget, quota.most * len(rows))
+        if spendable < budget:
+            notes.append(
+                f"rollout_budget {budget} exceeds {quota.most} rollouts for each of {len(rows)} prompts:"
+                f" {spendable} are granted."
+            )
+        quotas = quota.allot(view, spendable)
+        return rows, stopping.first_round(quotas), budget, kept

@@ -1,0 +1,427 @@
+"""Folding rewards: what counts, what does not, and what the trainer should do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum.v1 import log_pb2
+from sampler_service.curriculum.arrays import from_bytes, to_bytes
+from sampler_service.curriculum.decays import VisitTimes
+from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
+from sampler_service.curriculum.grants import EXPLORATION
+from sampler_service.curriculum.leases import LIVE, Lease
+from sampler_service.curriculum.posterior import GroupCounts, count_groups, update_ema, update_evidence
+from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.stopping import DONE, SAMPLE_MORE, Decision, SlotTallies
+
+if TYPE_CHECKING:
+    from sampler_service.curriculum.machine import CurriculumMachine
+
+__all__ = ["REJECTION_REASONS", "apply", "check", "close_lease", "lease_not_found"]
+
+# The values of the API's RolloutStatus.
+_OK: Final = 1
+_ERROR: Final = 2
+_TRUNCATED: Final = 3
+_STALE: Final = 4
+_FILTERED: Final = 5
+
+REJECTION_REASONS: Final = ("", "NON_FINITE_REWARD", "SLOT_FULL", "STALE_POLICY", "STATUS")
+_NON_FINITE, _SLOT_FULL, _STALE_POLICY, _STATUS = range(1, 5)
+_COUNTERS: Final = {_ERROR: "rollouts_error", _STALE: "rollouts_stale", _FILTERED: "rollouts_filtered"}
+
+
+def lease_not_found(lease_id: str) -> NotFound:
+    """A lease that is neither live nor remembered."""
+    return NotFound(
+        "LEASE_NOT_FOUND",
+        f"lease_id = {lease_id!r} is not known: it never was, or it ended long ago. "
+        "Report its rollouts without a lease, or ask for a new batch.",
+        "lease_id",
+    )
+
+
+def check(state: CurriculumState, event: log_pb2.RolloutsReported) -> None:
+    """Refuses a report whose columns do not fit together or that names what is not there.
+
+    Raises:
+        InvalidArgument: lengths differ, or a prompt comes twice.
+        NotFound: no such lease.
+        Aborted: rows mean something else since a restore.
+    """
+    slots, counts = from_bytes(event.slots, "i4"), from_bytes(event.rollout_counts, "i4")
+    rewards = len(event.rewards) // 4
+    optional = (len(event.statuses), len(event.lengths) // 4, len(event.gradient_norms) // 4)
+    if (
+        len(slots) != len(counts)
+        or (counts < 0).any()
+        or int(counts.sum(dtype=np.int64)) != rewards
+        or any(length not in (0, rewards) for length in optional)
+        or len(np.unique(slots)) != len(slots)
+    ):
+        raise InvalidArgument("INVALID_REPORT", "The columns of a report do not fit together.")
+    if event.epoch != state.epoch:
+        raise Aborted(
+            "EPOCH_CHANGED", "The curriculum was restored while this report was under way; send it again."
+        )
+    limit = state.table.size
+    if event.lease_id:
+        lease = state.leases.get(event.lease_id)
+        if lease is None:
+            raise lease_not_found(event.lease_id)
+        limit = len(lease.rows)
+    if len(slots) and (slots.min() < 0 or slots.max() >= limit):
+        raise InvalidArgument("INVALID_REPORT", "A slot of the report is out of range.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rollouts:
+    """The flat rollouts of a report, sorted out."""
+
+    groups: NDArray[np.int64]
+    """Entry of the report each rollout belongs to."""
+    rewards: NDArray[np.float64]
+    reasons: NDArray[np.uint8]
+    """Why it is no outcome; 0 where it is one."""
+    truncated: int
+
+
+def _sort_out(
+    state: CurriculumState, event: log_pb2.RolloutsReported, counts: NDArray[Any], room: NDArray[Any] | None
+) -> _Rollouts:
+    groups = np.repeat(np.arange(len(counts)), counts)
+    rewards = from_bytes(event.rewards, "f4").astype(np.float64)
+    statuses = (
+        np.maximum(from_bytes(event.statuses, "u1"), _OK)
+        if event.statuses
+        else np.full(len(rewards), _OK, dtype=np.uint8)
+    )
+    reasons = np.zeros(len(rewards), dtype=np.uint8)
+    reasons[~np.isfinite(rewards)] = _NON_FINITE
+    # A failed rollout has no reward worth a complaint: its status says why it is no outcome.
+    reasons[(statuses != _OK) & (statuses != _TRUNCATED)] = _STATUS
+    if event.policy_version + state.strategy.max_staleness < state.policy_version:
+        reasons[reasons == 0] = _STALE_POLICY
+    if room is not None:
+        starts = np.cumsum(counts) - counts
+        excess = np.arange(len(rewards)) - starts[groups] >= room[groups]
+        reasons[excess] = _SLOT_FULL
+    for status, counter in _COUNTERS.items():
+        if number := int(((statuses == status) & (reasons == _STATUS)).sum()):
+            state.history.bump(counter, number)
+    if number := int((reasons == _STALE_POLICY).sum()):
+        state.history.bump("rollouts_stale", number)
+    if number := int((reasons == _NON_FINITE).sum()):
+        state.history.bump("rollouts_error", number)
+    truncated = int(((statuses == _TRUNCATED) & (reasons == 0)).sum())
+    return _Rollouts(groups, rewards, reasons, truncated)
+
+
+def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb2.Outcome:
+    """Counts the outcomes, and says what to do with each prompt."""
+    state = machine.state
+    machine.note_policy_version(event.policy_version)
+    counts = from_bytes(event.rollout_counts, "i4").astype(np.int64)
+    slots = from_bytes(event.slots, "i4")
+    lease = state.leases.get(event.lease_id) if event.lease_id else None
+    if lease is None:
+        rows, room, first = slots, None, np.ones(len(slots), dtype=np.bool_)
+    else:
+        rows = lease.rows[slots]
+        room = (lease.granted - lease.returned)[slots]
+        first = lease.outcomes[slots] == 0
+    rollouts = _sort_out(state, event, counts, room)
+    good = rollouts.reasons == 0
+    groups = count_groups(
+        rollouts.groups[good],
+        rollouts.rewards[good],
+        len(counts),
+        state.strategy.estimator.success_threshold,
+        state.strategy.estimator.fractional,
+    )
+    if rollouts.truncated:
+        state.history.bump("rollouts_truncated", rollouts.truncated)
+    if event.lengths:
+        lengths = from_bytes(event.lengths, "i4")[rollouts.reasons != _SLOT_FULL]
+        state.history.bump("completion_tokens", int(lengths.sum(dtype=np.int64)))
+    _learn(machine, event, rows, groups, first, rollouts, good)
+    if lease is None:
+        directives = _close_groups_outside(machine, rows, groups)
+    else:
+        taken = np.bincount(rollouts.groups[rollouts.reasons != _SLOT_FULL], minlength=len(counts))
+        _book(lease, slots, groups, taken)
+        directives = _decide(machine, lease, slots, event.seed)
+    return _outcome(rows, groups, rollouts, directives)
+
+
+def _learn(
+    machine: CurriculumMachine,
+    event: log_pb2.RolloutsReported,
+    rows: NDArray[Any],
+    groups: GroupCounts,
+    first: NDArray[np.bool_],
+    rollouts: _Rollouts,
+    good: NDArray[np.bool_],
+) -> None:
+    """Updates the posterior of every prompt that has an outcome."""
+    state, table = machine.state, machine.state.table
+    some = groups.rollouts > 0
+    if not some.any():
+        return
+    rows, counts, first = rows[some], _select(groups, some), first[some]
+    before = state.fine_bins(rows)
+    estimator, moment = state.strategy.estimator, state.moment()
+    # Shared evidence sees the state from before these outcomes: what it predicted from.
+    estimator.shared_evidence.observe(table, rows, counts, state.memory, moment)
+    factors = estimator.decay.at_visit(VisitTimes(table.last_steps[rows], moment))
+    # A visit ages evidence once, however many reports its rollouts come in.
+    factors = np.where(first, factors, 1.0)
+    update_evidence(table, rows, counts, factors)
+    if event.gradient_norms:
+        norms = from_bytes(event.gradient_norms, "f4").astype(np.float64)
+        usable = good & np.isfinite(norms)
+        right = rollouts.rewards > estimator.success_threshold
+        for side, mask in (("right", usable & right), ("wrong", usable & ~right)):
+            _add_norms(table, side, rows, some, rollouts.groups[mask], norms[mask], factors)
+    table.rollouts[rows] += counts.rollouts.astype(np.uint32)
+    table.visits[rows] += first.astype(np.uint32)
+    table.last_steps[rows] = state.policy_step
+    table.last_policy_versions[rows] = np.maximum(table.last_policy_versions[rows], event.policy_version)
+    newly = np.flatnonzero(first)
+    table.last_visits[rows[newly]] = state.visits + 1 + np.arange(len(newly))
+    state.visits += len(newly)
+    machine.recount_bins(rows, before)
+    machine.touch(rows)
+    state.history.count(rollouts=float(counts.rollouts.sum()), reward_sum=float(counts.reward_sums.sum()))
+    clusters = table.clusters[rows]
+    inside = clusters >= 0
+    if inside.any():
+        state.cluster_sums[3] += np.bincount(
+            clusters[inside], weights=counts.rollouts[inside], minlength=state.cluster_sums.shape[1]
+        )
+
+
+def _select(groups: GroupCounts, some: NDArray[np.bool_]) -> GroupCounts:
+    return GroupCounts(*(getattr(groups, name)[some] for name in GroupCounts.__dataclass_fields__))
+
+
+def _add_norms(
+    table: Any,
+    side: str,
+    rows: NDArray[Any],
+    some: NDArray[np.bool_],
+    groups: NDArray[Any],
+    norms: NDArray[np.float64],
+    factors: NDArray[np.float64],
+) -> None:
+    for kind, weights in (("counts", np.ones_like(norms)), ("sums", norms), ("squares", norms * norms)):
+        sums = np.bincount(groups, weights=weights, minlength=len(some))[some]
+        column = table.writable(f"norm_{kind}_{side}")
+        column[rows] = factors * column[rows] + sums
+
+
+def _book(lease: Lease, slots: NDArray[Any], groups: GroupCounts, taken: NDArray[Any]) -> None:
+    """Enters what came back into the lease's slots."""
+    lease.returned[slots] += taken.astype(np.int32)
+    lease.positives[slots] += groups.positives.astype(np.int32)
+    lease.negatives[slots] += (groups.rollouts - groups.positives).astype(np.int32)
+    lease.reward_sums[slots] += groups.reward_sums
+    squares = groups.reward_variances + groups.reward_means * groups.reward_means
+    lease.reward_squares[slots] += squares * groups.rollouts
+    lease.reward_minima[slots] = np.minimum(lease.reward_minima[slots], groups.reward_minima)
+    lease.reward_maxima[slots] = np.maximum(lease.reward_maxima[slots], groups.reward_maxima)
+
+
+@dataclass(slots=True)
+class _Directives:
+    rows: NDArray[Any]
+    actions: NDArray[Any]
+    rollouts: NDArray[Any]
+    keep_positives: NDArray[Any]
+    keep_negatives: NDArray[Any]
+    baselines: NDArray[Any]
+
+
+def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], seed: int) -> _Directives:
+    """What to do with the reported slots, and with those that waited for them."""
+    stopping = machine.state.strategy.stopping
+    answered = reported
+    actions = np.full(len(lease.rows), SAMPLE_MORE, dtype=np.uint8)
+    wanted = (lease.granted - lease.returned).astype(np.int32)
+    keep_right, keep_wrong = lease.positives.copy(), lease.negatives.copy()
+    closed = ~lease.open
+    actions[closed] = DONE
+    wanted[closed] = 0
+    if lease.state == LIVE:
+        complete = lease.open & (lease.returned >= lease.granted)
+        if stopping.waits_for_batch and (lease.open & ~complete).any():
+            complete[:] = False
+        ready = np.flatnonzero(complete)
+        if len(ready):
+            decision = stopping.decide(_tallies(machine, lease, ready, seed))
+            decided, more = _fund(lease, decision)
+            actions[ready], wanted[ready] = decided, more
+            keep_right[ready], keep_wrong[ready] = decision.keep_positives, decision.keep_negatives
+            asked = decided == SAMPLE_MORE
+            lease.granted[ready] += more
+            lease.rounds[ready[asked]] += 1
+            _close_slots(machine, lease, ready[~asked])
+            answered = np.union1d(reported, ready)
+            if not lease.open.any():
+                machine.state.leases.close(lease, "closed")
+    outcomes = lease.outcomes[answered]
+    return _Directives(
+        lease.rows[answered],
+        actions[answered],
+        wanted[answered],
+        keep_right[answered],
+        keep_wrong[answered],
+        lease.reward_sums[answered] / np.maximum(outcomes, 1),
+    )
+
+
+def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed: int) -> SlotTallies:
+    alphas, betas = machine.state.posterior(lease.rows[ready])
+    total = alphas + betas
+    return SlotTallies(
+        granted=lease.granted[ready].astype(np.int64),
+        positives=lease.positives[ready].astype(np.int64),
+        negatives=lease.negatives[ready].astype(np.int64),
+        all_equal=lease.reward_minima[ready] >= lease.reward_maxima[ready],
+        rounds=lease.rounds[ready].astype(np.int64),
+        expected_variances=alphas * betas / (total * (total + 1)),
+        uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready)),
+    )
+
+
+def _fund(lease: Lease, decision: Decision) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Grants what the budget allows, best first; the rest becomes what the rule says."""
+    actions, more = decision.actions.copy(), decision.rollouts.astype(np.int32)
+    asking = np.flatnonzero(actions == SAMPLE_MORE)
+    if len(asking):
+        if decision.priorities is not None:
+            asking = asking[np.argsort(-decision.priorities[asking], kind="stable")]
+        left = lease.unspent
+        for i in asking.tolist():
+            more[i] = min(int(more[i]), left)
+            left -= int(more[i])
+            if more[i] <= 0:
+                actions[i] = decision.unfunded
+    more[actions != SAMPLE_MORE] = 0
+    return actions, more
+
+
+def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) -> None:
+    """Frees prompts and enters their groups, scored against what was predicted, into the history."""
+    state, table = machine.state, machine.state.table
+    lease.open[slots] = False
+    rows = lease.rows[slots]
+    held = table.leases[rows] == lease.key
+    table.leases[rows[held]] = -1
+    state.in_flight -= int(held.sum())
+    machine.touch(rows)
+    n = lease.outcomes[slots]
+    some = n > 0
+    slots, rows, n = slots[some], rows[some], n[some]
+    means = lease.reward_sums[slots] / n
+    variances = np.maximum(lease.reward_squares[slots] / n - means * means, 0.0)
+    mixed = lease.reward_minima[slots] < lease.reward_maxima[slots]
+    _enter_groups(machine, rows, n, means, variances, lease.positives[slots], mixed)
+    state.history.score(lease.pass_rates[slots], lease.positives[slots], n)
+    explored = lease.sources[slots] == EXPLORATION
+    state.history.count(
+        exploration_rollouts=float(n[explored].sum()),
+        exploration_groups=float(explored.sum()),
+        exploration_mixed_groups=float((explored & mixed).sum()),
+    )
+
+
+def _enter_groups(
+    machine: CurriculumMachine,
+    rows: NDArray[Any],
+    outcomes: NDArray[Any],
+    means: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    positives: NDArray[Any],
+    mixed: NDArray[np.bool_],
+) -> None:
+    """Finished groups: the moving averages, and the tallies of how they came out."""
+    state, table = machine.state, machine.state.table
+    update_ema(table, rows, means, variances, state.strategy.estimator.ema_rate)
+    right = ~mixed & (positives > 0)
+    state.history.count(
+        groups=float(len(rows)),
+        mixed_groups=float(mixed.sum()),
+        all_correct_groups=float(right.sum()),
+        all_wrong_groups=float((~mixed & ~right).sum()),
+        wasted_rollouts=float(outcomes[~mixed].sum()),
+    )
+    clusters = table.clusters[rows]
+    inside = clusters >= 0
+    if inside.any():
+        size = state.cluster_sums.shape[1]
+        state.cluster_sums[1] += np.bincount(clusters[inside], minlength=size)
+        state.cluster_sums[2] += np.bincount(clusters[inside & mixed], minlength=size)
+
+
+def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups: GroupCounts) -> _Directives:
+    """Prompts rolled out outside any lease: every report is a whole group."""
+    some = groups.rollouts > 0
+    counts = _select(groups, some)
+    _enter_groups(
+        machine,
+        rows[some],
+        counts.rollouts,
+        counts.reward_means,
+        counts.reward_variances,
+        counts.positives,
+        counts.reward_minima < counts.reward_maxima,
+    )
+    return _Directives(
+        rows,
+        np.full(len(rows), DONE, dtype=np.uint8),
+        np.zeros(len(rows), dtype=np.int32),
+        groups.positives,
+        groups.rollouts - groups.positives,
+        groups.reward_means,
+    )
+
+
+def close_lease(machine: CurriculumMachine, lease: Lease, state: str) -> int:
+    """Ends a live lease; its open prompts return to the pool.
+
+    Returns:
+        how many those were.
+    """
+    open_ = np.flatnonzero(lease.open)
+    _close_slots(machine, lease, open_)
+    machine.state.leases.close(lease, state)
+    return len(open_)
+
+
+def _outcome(
+    rows: NDArray[Any], groups: GroupCounts, rollouts: _Rollouts, directives: _Directives
+) -> log_pb2.Outcome:
+    bad = rollouts.reasons > 0
+    pairs, numbers = np.unique(
+        rollouts.groups[bad] * 8 + rollouts.reasons[bad].astype(np.int64), return_counts=True
+    )
+    return log_pb2.Outcome(
+        rollouts_reported=log_pb2.RolloutsReportedOutcome(
+            accepted=int(groups.rollouts.sum()),
+            rejected_rows=to_bytes(rows[pairs // 8], "i4"),
+            rejected_rollouts=to_bytes(numbers, "i4"),
+            rejected_reasons=to_bytes(pairs % 8, "u1"),
+            rows=to_bytes(directives.rows, "i4"),
+            actions=to_bytes(directives.actions, "u1"),
+            rollouts=to_bytes(directives.rollouts, "i4"),
+            keep_positives=to_bytes(directives.keep_positives, "i4"),
+            keep_negatives=to_bytes(directives.keep_negatives, "i4"),
+            baselines=to_bytes(directives.baselines, "f4"),
+            advantage_weights=to_bytes(np.ones(len(directives.rows)), "f4"),
+        )
+    )
