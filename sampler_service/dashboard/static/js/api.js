@@ -1,0 +1,52 @@
+// The read API. Every failure is an ApiError with the service's own reason and message.
+
+export class ApiError extends Error {
+  constructor(status, code, reason, message) {
+    super(message);
+    this.status = status; // 0: the service could not be reached at all.
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
+export async function getJson(path, signal) {
+  let response;
+  try {
+    response = await fetch(path, { signal, headers: { accept: "application/json" } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "UNAVAILABLE", "UNREACHABLE", "The service does not answer.");
+  }
+  let body = null;
+  try {
+    body = await response.json();
+  } catch {
+    // A proxy's error page; the status below says what is known.
+  }
+  if (response.ok && body !== null) return body;
+  const { code, reason, message } = body?.error ?? {};
+  throw new ApiError(response.status, code ?? "UNKNOWN", reason ?? "HTTP_ERROR", message ?? `The service answered with status ${response.status}.`);
+}
+
+function query(parameters) {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== null && value !== "") search.append(name, value);
+  }
+  const text = search.toString();
+  return text ? `?${text}` : "";
+}
+
+const root = "/api/v1/curricula";
+const of = (id) => `${root}/${encodeURIComponent(id)}`;
+
+export const paths = {
+  curricula: (pageToken, pageSize) => root + query({ page_size: pageSize, page_token: pageToken }),
+  curriculum: of,
+  summary: (id, bins) => `${of(id)}/summary${query({ bins })}`,
+  stream: (id, bins) => `${of(id)}/stream${query({ bins })}`,
+  table: (id, name, bins) => `${of(id)}/tables/${name}.csv${query({ bins })}`,
+  prompts: (id, parameters) => `${of(id)}/prompts${query(parameters)}`,
+  promptsCsv: (id, parameters) => `${of(id)}/prompts.csv${query(parameters)}`,
+  page: (id) => `/c/${encodeURIComponent(id)}`,
+};

@@ -1,0 +1,78 @@
+// The frame around a chart: title, readout, explanation, the numbers as a table, and downloads.
+
+import { h, fill, setText } from "../dom.js";
+import { downloadPng } from "./png.js";
+
+export class Card {
+  // options: {id, title, explain, csv, wide, height}
+  constructor(options) {
+    const { id, title } = options;
+    this.title = title;
+    this.plots = [];
+    this.readTable = null;
+    const headingId = `${id}-title`;
+    this.note = h("p", { class: "note" });
+    this.readout = h("output", { class: "readout", "aria-live": "polite" });
+    this.empty = h("p", { class: "empty", hidden: true });
+    this.body = h("div", { class: "plots" });
+    this.legend = h("ul", { class: "legend" });
+    this.tableHost = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}: numbers` });
+    this.details = h(
+      "details",
+      { class: "numbers", ontoggle: () => this.refreshTable() },
+      h("summary", {}, "Numbers"),
+      this.tableHost,
+    );
+    this.csv = options.csv ? h("a", { class: "quiet", href: options.csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV") : null;
+    this.png = h("button", { class: "quiet", type: "button", onclick: () => downloadPng(this), "aria-label": `Download ${title} as PNG` }, "PNG");
+    this.root = h(
+      "section",
+      { class: options.wide ? "card wide" : "card", id, "data-chart": id, "aria-labelledby": headingId },
+      h(
+        "header",
+        {},
+        h("h3", { id: headingId }, title),
+        h("span", { class: "grow" }),
+        this.csv,
+        this.png,
+      ),
+      this.note,
+      this.empty,
+      this.body,
+      h("div", { class: "below" }, this.legend, this.readout),
+      options.explain ? h("details", { class: "explain" }, h("summary", {}, "How to read this"), options.explain.map((text) => h("p", {}, text))) : null,
+      this.details,
+    );
+    // What is on the canvas, for the console and for tests: one array of columns per plot.
+    this.root.plotData = () => this.plots.map((plot) => plot.data);
+  }
+
+  setNote(text) {
+    setText(this.note, text);
+  }
+
+  setLegend(entries) {
+    fill(
+      this.legend,
+      entries.map(({ color, text, mark }) => h("li", {}, h("i", { class: mark ?? "square", vars: { "--c": `var(--${color})` } }), text)),
+    );
+  }
+
+  // Shows why there is nothing to draw; null: there is something.
+  setEmpty(text) {
+    this.empty.hidden = text === null;
+    for (const part of [this.body, this.legend, this.readout, this.details, this.png]) part.hidden = text !== null;
+    setText(this.empty, text ?? "");
+    this.root.dataset.empty = String(text !== null);
+  }
+
+  // `read` builds the table; it is called only while the table is open.
+  setTable(read) {
+    this.readTable = read;
+    if (this.details.open) this.refreshTable();
+  }
+
+  refreshTable() {
+    if (this.details.open && this.readTable) fill(this.tableHost, this.readTable());
+  }
+}

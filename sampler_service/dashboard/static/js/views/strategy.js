@@ -1,0 +1,50 @@
+// The strategy in force, every part and parameter spelt out.
+
+import { fill, h } from "../dom.js";
+import { day, duration, percent } from "../format.js";
+
+const parts = [
+  ["estimator", "Estimator", "how a prompt's pass rate is estimated"],
+  ["proposal", "Proposal", "which prompts"],
+  ["quota", "Quota", "how many rollouts each"],
+  ["stopping", "Stopping", "when a prompt has had enough"],
+  ["clusters", "Clusters", "how groups of prompts share a batch"],
+  ["predictor", "Predictor", "pass rates for prompts never rolled out"],
+];
+
+export function strategyPanel() {
+  const host = h("div", { class: "strategy" });
+  const root = h("section", { class: "card wide", id: "strategy", "aria-label": "Strategy in force" }, host);
+  let etag = null;
+  return {
+    root,
+    isShown: () => etag !== null,
+    update(curriculum) {
+      const strategy = curriculum.strategy;
+      if (!strategy || curriculum.etag === etag) return;
+      etag = curriculum.etag;
+      const scalars = [
+        ["Preset", strategy.preset || "custom"],
+        ["Exploration floor", percent(strategy.exploration)],
+        ["Rollouts per prompt", strategy.rollouts_per_prompt ?? "–"],
+        ["Lease", duration(strategy.lease_seconds)],
+        ["Stale after", strategy.max_staleness === null ? "–" : `${strategy.max_staleness} versions`],
+        ["Created", day(curriculum.create_time)],
+      ];
+      fill(
+        host,
+        h("dl", { class: "scalars" }, scalars.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))))),
+        h("div", { class: "parts" }, parts.map(([field, name, meaning]) => h("div", { class: "part", "data-part": field }, h("h3", {}, name, h("small", {}, meaning)), strategy[field] ? tree(strategy[field]) : h("p", { class: "quiet-text" }, "none")))),
+      );
+    },
+  };
+}
+
+// Nested settings as nested definition lists.
+function tree(value) {
+  if (value === null || typeof value !== "object") return h("code", {}, String(value));
+  if (Array.isArray(value)) return h("code", {}, JSON.stringify(value));
+  const entries = Object.entries(value);
+  if (entries.length === 0) return h("span", { class: "quiet-text" }, "no parameters");
+  return h("dl", { class: "tree" }, entries.map(([name, inner]) => h("div", {}, h("dt", {}, name), h("dd", {}, tree(inner)))));
+}

@@ -1,0 +1,105 @@
+// Clusters, leases and the account of rollouts: tables that follow the summary.
+
+import { fill, h } from "../dom.js";
+import { compact, dash, fixed, integer, share, until } from "../format.js";
+
+const mostRows = 200;
+
+function panel(id, title, wide, csv) {
+  const host = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
+  const note = h("p", { class: "note" });
+  const root = h(
+    "section",
+    { class: wide ? "card wide" : "card", id, "aria-labelledby": `${id}-title` },
+    h("header", {}, h("h3", { id: `${id}-title` }, title), h("span", { class: "grow" }), csv ? h("a", { class: "quiet", href: csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV") : null),
+    note,
+    host,
+  );
+  return { root, host, note };
+}
+
+const bar = (value, text) => h("span", { class: "cell-bar", vars: { "--v": Math.max(0, Math.min(1, value || 0)) } }, text);
+
+function rows(caption, heads, body) {
+  return h(
+    "table",
+    {},
+    h("caption", { class: "hidden" }, caption),
+    h("thead", {}, h("tr", {}, heads.map((head, i) => h("th", { scope: "col", class: i > 0 ? "number" : null }, head)))),
+    h("tbody", {}, body.map((cells) => h("tr", {}, cells.map((cell, i) => (i === 0 ? h("th", { scope: "row" }, cell) : h("td", { class: "number" }, cell)))))),
+  );
+}
+
+export function clustersTable(csv) {
+  const { root, host, note } = panel("clusters", "Clusters", true, csv);
+  return {
+    root,
+    update({ clusters }) {
+      if (clusters.length === 0) {
+        note.textContent = "The prompts carry no cluster labels.";
+        fill(host);
+        return;
+      }
+      const shown = [...clusters].sort((a, b) => b.rollouts - a.rollouts || (a.cluster < b.cluster ? -1 : 1)).slice(0, mostRows);
+      const rest = clusters.length - shown.length;
+      note.textContent = `${integer(clusters.length)} clusters, those with the most rollouts first.` + (rest > 0 ? ` ${integer(rest)} more are in the CSV.` : "");
+      fill(
+        host,
+        rows("Clusters", ["cluster", "prompts", "pass rate", "mixed groups", "groups", "rollouts"], shown.map((c) => [
+          c.cluster || "(none)",
+          compact(c.prompts),
+          c.groups > 0 ? bar(c.pass_rate, fixed(c.pass_rate, 2)) : dash,
+          c.groups > 0 ? bar(c.mixed_groups / c.groups, share(c.mixed_groups, c.groups, 0)) : dash,
+          compact(c.groups),
+          compact(c.rollouts),
+        ])),
+      );
+    },
+  };
+}
+
+export function leasesTable() {
+  const { root, host, note } = panel("leases", "Leases and trainers", true);
+  return {
+    root,
+    update({ leases, policy_version: now }) {
+      const trainers = new Set(leases.map((lease) => lease.trainer_id)).size;
+      if (leases.length === 0) {
+        note.textContent = "No batch is out. A trainer that asks for one appears here until it has reported.";
+        fill(host);
+        return;
+      }
+      note.textContent = `${integer(leases.length)} batches out, at ${integer(trainers)} trainers.`;
+      fill(
+        host,
+        rows("Leases", ["trainer", "lease", "rollouts reported", "open prompts", "versions behind", "expires"], leases.slice(0, mostRows).map((lease) => [
+          lease.trainer_id || "(unnamed)",
+          h("code", {}, lease.lease_id),
+          bar(lease.rollouts_granted ? lease.rollouts_reported / lease.rollouts_granted : 0, `${compact(lease.rollouts_reported)} of ${compact(lease.rollouts_granted)}`),
+          `${integer(lease.open_prompts)} of ${integer(lease.prompts)}`,
+          integer(Math.max(0, now - lease.policy_version)),
+          until(lease.expire_time),
+        ])),
+      );
+    },
+  };
+}
+
+export function accountingTable() {
+  const { root, host, note } = panel("accounting", "Not counted as outcomes", true);
+  const lines = [
+    ["Error", "rollouts_error", "The rollout or its verifier failed."],
+    ["Stale", "rollouts_stale", "Sampled from a policy too old."],
+    ["Filtered", "rollouts_filtered", "Thrown away by the trainer."],
+    ["Truncated", "rollouts_truncated", "Cut at the token limit; these do count."],
+    ["Expired leases", "leases_expired", "Batches whose trainer never reported all."],
+    ["Repeated requests", "duplicates", "Answered with their first outcome, changed nothing."],
+  ];
+  note.textContent = "Rollouts set aside, and requests that had no effect.";
+  return {
+    root,
+    update(summary) {
+      fill(host, h("dl", { class: "counts" }, lines.map(([name, field, meaning]) => h("div", { "data-count": field }, h("dt", {}, name), h("dd", { class: "value" }, integer(summary[field])), h("dd", { class: "detail" }, meaning)))));
+    },
+  };
+}
