@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Literal, Self, overload
 
 from curriculum.v1 import curriculum_pb2 as pb
-
 from trainer_client.client._async_calls import AsyncCurriculumCalls
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_delivery import AsyncDelivery
@@ -101,7 +100,9 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
                 await self._delivery.flush(flush_seconds)
         except CurriculumError as error:
             outcome = "stay in the outbox file" if self._delivery.outbox.on_disk else "are lost"
-            _log.warning("%d reports were not sent and %s: %s", self.pending_reports, outcome, error)
+            _log.warning(
+                "%d reports were not sent and %s: %s", self.pending_reports, outcome, error.__cause__ or error
+            )
         finally:
             await self._delivery.stop()
             await self._connection.close()

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import numpy as np
 import numpy.typing as npt
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_stream import watch_summary
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
-from curriculum.v1 import curriculum_pb2_grpc
 from grpc import aio
 
+from curriculum.v1 import curriculum_pb2_grpc
 from trainer_client.client._channel import Endpoint
 from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
 from trainer_client.client._status import from_rpc_error

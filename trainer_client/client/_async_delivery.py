@@ -7,8 +7,8 @@ import logging
 from collections import deque
 
 import grpc
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._delivery import MAX_REFUSED_KEPT, not_delivered
 from trainer_client.client._outbox import Fate, Outbox, RefusedReport, fate_of

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
 import grpc
-from curriculum.v1 import curriculum_pb2 as pb
 from grpc import aio
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._columns import ReportResult
 from trainer_client.client._requests import Report

@@ -15,11 +15,12 @@ __all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "Endpoint", "Tls"]
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _SERVICES = ("curriculum.v1.CurriculumService", "grpc.health.v1.Health")
-# gRPC takes at most five attempts per call; what lies beyond is retried by the client.
+# gRPC takes at most five attempts per call and, when time runs out between two, forgets why it tried
+# again. So it bridges short gaps; longer ones are the client's, which remembers the reason.
 _RETRY_POLICY = {
-    "maxAttempts": 5,
+    "maxAttempts": 3,
     "initialBackoff": "0.05s",
-    "maxBackoff": "1s",
+    "maxBackoff": "0.2s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }

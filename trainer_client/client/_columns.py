@@ -10,8 +10,8 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.exceptions import CurriculumError
 
 __all__ = [

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
-from curriculum.v1 import curriculum_pb2_grpc
 
+from curriculum.v1 import curriculum_pb2_grpc
 from trainer_client.client._channel import Endpoint
 from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
 from trainer_client.client._status import from_rpc_error

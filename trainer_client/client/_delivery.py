@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import grpc
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._connection import Connection
 from trainer_client.client._outbox import Fate, Outbox, RefusedReport, fate_of
 from trainer_client.client._retry import INITIAL_BACKOFF_SECONDS, Backoff, Deadline

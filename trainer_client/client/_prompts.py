@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._status import invalid
 
 __all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_PROMPTS", "PromptColumns"]

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from curriculum.v1 import curriculum_pb2 as pb
-
 from trainer_client.client._columns import Batch
 from trainer_client.client._request_ids import batch_request_id, new_request_id
 from trainer_client.client._rollouts import (

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from curriculum.v1 import curriculum_pb2 as pb
 from google.protobuf import json_format
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._status import invalid
 
 __all__ = ["StrategyLike"]

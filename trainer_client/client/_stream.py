@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import grpc
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._columns import ReportResult
 from trainer_client.client._connection import Connection
 from trainer_client.client._requests import Report

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Literal, Self, overload
 
 from curriculum.v1 import curriculum_pb2 as pb
-
 from trainer_client.client._channel import DEFAULT_MAX_MESSAGE_BYTES, Endpoint, Tls
 from trainer_client.client._columns import Batch, Receipt, Released, ReportResult
 from trainer_client.client._connection import Connection
@@ -106,7 +105,9 @@ class CurriculumClient(CurriculumCalls):
                 self._delivery.flush(flush_seconds)
         except CurriculumError as error:
             outcome = "stay in the outbox file" if self._delivery.outbox.on_disk else "are lost"
-            _log.warning("%d reports were not sent and %s: %s", self.pending_reports, outcome, error)
+            _log.warning(
+                "%d reports were not sent and %s: %s", self.pending_reports, outcome, error.__cause__ or error
+            )
         finally:
             self._delivery.stop()
             self._connection.close()

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._connection import Connection
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
