@@ -51,7 +51,7 @@ def batch_advantages(
             total = np.concatenate(groups) if groups else np.zeros(0)
             baselines = [float(total.mean()) if len(total) else 0.0] * len(groups)
         return [group - baseline for group, baseline in zip(groups, baselines, strict=True)]
-    raise ValueError(f"estimator {estimator!r}: unknown; use one of {Estimator.__args__}")  # type: ignore[attr-defined]
+    raise ValueError(f"estimator {estimator!r}: unknown; use one of {Estimator.__args__}")
 
 
 def keep_mask(

@@ -60,7 +60,7 @@ def _shared_logits(
     rows_R = torch.tensor([place[sample.prompt_token_ids] for sample in samples], device=device)
     ids_P_L, mask_P_L, positions_P_L = pad_left(prompts, pad_id, device)
     cache = DynamicCache(config=model.config)
-    first_P_1_V = model(
+    first_P_1_V: Tensor = model(
         input_ids=ids_P_L,
         attention_mask=mask_P_L,
         position_ids=positions_P_L,
@@ -75,7 +75,7 @@ def _shared_logits(
     cache.batch_select_indices(rows_R)
     prompt_mask_R_L = mask_P_L[rows_R]
     steps = torch.arange(length - 1, device=device)
-    rest_R_T_V = model(
+    rest_R_T_V: Tensor = model(
         input_ids=targets_R_T[:, :-1],
         attention_mask=torch.cat([prompt_mask_R_L, mask_R_T[:, :-1].long()], dim=1),
         position_ids=prompt_mask_R_L.sum(dim=1, keepdim=True) + steps,
@@ -102,7 +102,9 @@ def _plain_logits(
     return logits
 
 
-def _pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad_right(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     longest = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
     mask = torch.zeros((len(sequences), longest))

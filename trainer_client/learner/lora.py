@@ -8,7 +8,7 @@ def add_lora(
     model: Any,
     *,
     rank: int = 16,
-    alpha: float = 32,
+    alpha: int = 32,
     dropout: float = 0.0,
     modules: Sequence[str] | None = None,
     seed: int = 0,

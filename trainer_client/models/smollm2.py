@@ -5,7 +5,9 @@ refuses to save what it loaded, so the state dict is copied once into a fresh Ll
 cache directory; later loads take about a second.
 """
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
@@ -65,23 +67,18 @@ def _gguf_path() -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    # The GGUF reader draws bars of its own that no setting switches off.
+    with contextlib.redirect_stderr(io.StringIO()):
         source = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
         )
         settings = source.config.to_dict()
         settings.pop("quantization_config", None)
-        model = LlamaForCausalLM(LlamaConfig(**settings))
+        model = LlamaForCausalLM(LlamaConfig(**settings))  # type: ignore[no-untyped-call]
         model.load_state_dict(source.state_dict())
         model.save_pretrained(str(target))
         tokenizer = AutoTokenizer.from_pretrained(
             str(gguf.parent), gguf_file=gguf.name, local_files_only=True
         )
         tokenizer.save_pretrained(str(target))
-    finally:
-        if bars:
-            logging.enable_progress_bar()

@@ -171,9 +171,7 @@ class TransformersEngine:
         return row.finish_reason == "stop"
 
 
-def sample_tokens(
-    logits_R_V: Tensor, uniforms_R: Tensor, sampling: SamplingParams
-) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits_R_V: Tensor, uniforms_R: Tensor, sampling: SamplingParams) -> tuple[Tensor, Tensor]:
     """One token per row by the inverse of its cumulative distribution, and its log-probability.
 
     The log-probability is that at the sampling temperature over the whole vocabulary, so that it

@@ -12,10 +12,21 @@ from trainer_client.tasks.protocol import Pool, TaskPrompt, split_pool, stable_i
 from trainer_client.tasks.verifiers import exact_match
 from trainer_client.trainer_errors import ConfigError
 
+
+def _same(a: int, b: int) -> int:
+    del b
+    return a
+
+
+def _after(a: int, b: int) -> int:
+    del b
+    return a + 1
+
+
 # operation -> (how it is written, what it gives)
 OPERATIONS: dict[str, tuple[str, Callable[[int, int], int]]] = {
-    "copy": ("{a}={a};{a}=", lambda a, b: a),
-    "next": ("{a} then ", lambda a, b: a + 1),
+    "copy": ("{a}={a};{a}=", _same),
+    "next": ("{a} then ", _after),
     "max": ("max({a},{b})=", max),
     "add": ("{a}+{b}=", lambda a, b: a + b),
     "sub": ("{a}-{b}=", lambda a, b: a - b),
@@ -43,7 +54,9 @@ def parse_kind(kind: str) -> tuple[str, int]:
     if operation not in OPERATIONS:
         raise ConfigError(f"arithmetic kind {kind!r}: unknown operation; use one of {sorted(OPERATIONS)}")
     if not digits.isdigit() or not 1 <= int(digits) <= MAX_DIGITS:
-        raise ConfigError(f"arithmetic kind {kind!r}: digits must be 1 to {MAX_DIGITS}, as in '{operation}-2'")
+        raise ConfigError(
+            f"arithmetic kind {kind!r}: digits must be 1 to {MAX_DIGITS}, as in '{operation}-2'"
+        )
     return operation, int(digits)
 
 

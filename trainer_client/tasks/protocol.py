@@ -60,9 +60,9 @@ class Pool:
         matrix = np.array(
             [[prompt.features.get(name, 0.0) for name in names] for prompt in self.train], dtype=np.float32
         ).reshape(len(self.train), len(names))
-        scale = np.abs(matrix).max(axis=0, initial=0.0)
-        scaled: NDArray[np.float32] = matrix / np.where(scale > 0, scale, 1).astype(np.float32)
-        return scaled
+        scale: NDArray[np.float32] = np.abs(matrix).max(axis=0, initial=0.0)
+        scale[scale == 0] = 1
+        return (matrix / scale).astype(np.float32)
 
 
 def stable_id(prefix: str, text: str) -> str:
@@ -78,13 +78,16 @@ def is_held_out(prompt_id: str, share: float) -> bool:
 
 
 def split_pool(prompts: Iterable[TaskPrompt], held_out_share: float, stop: Sequence[str] = ()) -> Pool:
-    """Splits by id; a prompt that occurs twice is kept once. Raises DataError when nothing is left to train on."""
+    """Splits by id; a prompt that occurs twice is kept once.
+
+    Raises DataError when none is left to train on.
+    """
     unique = {prompt.prompt_id: prompt for prompt in prompts}
     train = tuple(p for p in unique.values() if not is_held_out(p.prompt_id, held_out_share))
     if not train:
         raise DataError(
-            f"tasks: no prompt to train on out of {len(unique)}; give more prompts or a smaller held_out_share "
-            f"(now {held_out_share})"
+            f"tasks: no prompt to train on out of {len(unique)}; "
+            f"give more prompts or a smaller held_out_share (now {held_out_share})"
         )
     held_out = tuple(p for p in unique.values() if is_held_out(p.prompt_id, held_out_share))
     return Pool(train, held_out, tuple(stop))

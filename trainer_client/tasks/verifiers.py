@@ -1,7 +1,6 @@
 """Verifiers: exact match, mathematical equality, and any function of the user's with a time limit."""
 
 import importlib
-from collections.abc import Callable
 
 from trainer_client.tasks.protocol import Verifier, VerifierError
 from trainer_client.trainer_errors import ConfigError
@@ -38,7 +37,7 @@ def load_verifier(name: str) -> Verifier:
 
     Raises ConfigError when there is none of that name.
     """
-    built_in: dict[str, Callable[[str, str], float]] = {"exact": exact_match, "math": math_equal}
+    built_in: dict[str, Verifier] = {"exact": exact_match, "math": math_equal}
     if name in built_in:
         return built_in[name]
     module_name, separator, function_name = name.partition(":")
@@ -49,7 +48,9 @@ def load_verifier(name: str) -> Verifier:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"verifier {name!r}: {error}; check the module's and the function's name") from error
+        raise ConfigError(
+            f"verifier {name!r}: {error}; check the module's and the function's name"
+        ) from error
 
     def call(completion: str, answer: str) -> float:
         try:

@@ -1,0 +1,190 @@
+"""From settings to a trainer: model, adapters, engine, prompts, curriculum."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from trainer_client.checkpoint import CheckpointStore
+from trainer_client.client import CurriculumClient, Strategy
+from trainer_client.config import TrainConfig
+from trainer_client.curriculum_service import CurriculumService
+from trainer_client.learner.lora import add_lora
+from trainer_client.learner.policy import Policy, UpdateSettings
+from trainer_client.loop import Reporter, Trainer
+from trainer_client.metrics import MetricsLog
+from trainer_client.models.load import load_model
+from trainer_client.rollouts import RolloutEngine
+from trainer_client.rounds import ReadPrompt
+from trainer_client.stopping import StopRequest
+from trainer_client.tasks.protocol import Pool, TaskPrompt
+from trainer_client.trainer_errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model made ready to learn and to sample."""
+
+    policy: Policy
+    engine: RolloutEngine
+    tokenizer: Any
+
+
+def build_learner(config: TrainConfig) -> Learner:
+    """Loads the model, adds adapters, makes the optimizer and the engine."""
+    model, tokenizer = load_model(config.model)
+    if config.lora is not None:
+        lora = config.lora
+        model = add_lora(
+            model,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            dropout=lora.dropout,
+            modules=lora.modules,
+            seed=config.seed,
+        )
+    if config.learner.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0)
+    return Learner(policy, _build_engine(config, model, tokenizer), tokenizer)
+
+
+def update_settings(config: TrainConfig) -> UpdateSettings:
+    """The part of the settings that the update needs."""
+    learner = config.learner
+    return UpdateSettings(
+        learning_rate=learner.learning_rate,
+        warmup_updates=learner.warmup_updates,
+        max_gradient_norm=learner.max_gradient_norm,
+        epochs=learner.epochs,
+        ratio=learner.ratio,
+        clip_low=learner.clip_low,
+        clip_high=learner.clip_high,
+        aggregation=learner.aggregation,
+        kl_coefficient=learner.kl_coefficient,
+        temperature=config.rollouts.temperature,
+        max_tokens=config.rollouts.max_tokens,
+        micro_batch_tokens=learner.micro_batch_tokens,
+        # Checkpointing recomputes layers without their cache, so prompts cannot be shared then.
+        share_prompts=not learner.gradient_checkpointing,
+        recompute_log_probs=learner.recompute_log_probs,
+        importance_cap=learner.importance_cap,
+    )
+
+
+def read_prompts(prompts: Sequence[TaskPrompt], tokenizer: Any, config: TrainConfig) -> list[ReadPrompt]:
+    """Prompts as token ids. Raises DataError naming the first that is empty or too long."""
+    settings = config.model
+    if settings.chat_template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"model.chat_template: the tokenizer of {settings.path!r} has no template; set it to false"
+        )
+    read = []
+    for prompt in prompts:
+        text = prompt.text
+        if settings.chat_template:
+            messages = (
+                [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
+            )
+            messages.append({"role": "user", "content": prompt.text})
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # A template has written its own special tokens.
+        token_ids = tuple(tokenizer(text, add_special_tokens=not settings.chat_template)["input_ids"])
+        if not 1 <= len(token_ids) <= settings.max_prompt_tokens:
+            raise DataError(
+                f"prompt {prompt.prompt_id!r}: {len(token_ids)} tokens, must be 1 to "
+                f"model.max_prompt_tokens = {settings.max_prompt_tokens}"
+            )
+        read.append(ReadPrompt(prompt, token_ids))
+    return read
+
+
+def held_out_choice(pool: Pool, count: int) -> list[TaskPrompt]:
+    """At most `count` held-out prompts, every cluster in proportion, the same ones in every run."""
+    prompts = sorted(pool.held_out, key=lambda prompt: prompt.prompt_id)
+    random.Random(0).shuffle(prompts)
+    return prompts[:count]
+
+
+def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool) -> float:
+    """Creates the curriculum where there is none and adds the pool; gives its success threshold."""
+    curriculum = client.create_curriculum(config.curriculum_id, config.curriculum.strategy, exist_ok=True)
+    client.add_prompts(
+        config.curriculum_id,
+        [prompt.prompt_id for prompt in pool.train],
+        clusters=[prompt.cluster for prompt in pool.train],
+        embeddings=_embeddings(pool),
+    )
+    return success_threshold(curriculum.strategy)
+
+
+def success_threshold(strategy: Strategy) -> float:
+    """Rewards above this are successes, as the service counts them."""
+    if "success_threshold" in strategy.estimator:
+        return float(strategy.estimator["success_threshold"])  # type: ignore[arg-type]
+    return 0.5
+
+
+def build_trainer(
+    config: TrainConfig,
+    service: CurriculumService,
+    learner: Learner,
+    pool: Pool,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    success_threshold: float = 0.5,
+    first_step: int = 0,
+) -> Trainer:
+    """Puts the trainer together; the run's folder is made and its settings are written there."""
+    run = config.run_directory
+    run.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(config.model_dump_json())
+    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    prompts = read_prompts(pool.train, learner.tokenizer, config)
+    held_out = read_prompts(held_out_choice(pool, config.evaluation.prompts), learner.tokenizer, config)
+    return Trainer(
+        config,
+        service,
+        learner.policy,
+        learner.engine,
+        {read.prompt.prompt_id: read for read in prompts},
+        held_out,
+        CheckpointStore(run / "checkpoints", config.checkpoint.keep),
+        # The evaluation before the first step is step 0's line.
+        MetricsLog(run, first_step=first_step + 1 if first_step else 0),
+        reporter,
+        stop,
+        stop_strings=pool.stop,
+        success_threshold=success_threshold,
+    )
+
+
+def _embeddings(pool: Pool) -> Any:
+    embeddings = pool.embeddings()
+    return embeddings if embeddings.shape[1] else None
+
+
+def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEngine:
+    if config.rollouts.engine == "vllm":
+        from trainer_client.models.smollm2 import smollm2_directory
+        from trainer_client.rollouts.vllm_engine import VllmEngine
+
+        if config.lora is None:
+            raise ConfigError(
+                "rollouts.engine vllm: needs lora; use the transformers engine for full weights"
+            )
+        return VllmEngine(
+            str(smollm2_directory()) if config.model.path == "smollm2" else config.model.path,
+            dtype=config.model.dtype,
+            max_model_tokens=config.rollouts.max_model_tokens,
+            max_lora_rank=config.lora.rank,
+            gpu_memory_share=config.rollouts.gpu_memory_share,
+            seed=config.seed,
+        )
+    from trainer_client.rollouts.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model, tokenizer, max_batch_rows=config.rollouts.max_batch_rows)

@@ -1,0 +1,137 @@
+"""Checkpoints of a run: adapters (or weights), optimizer, random state, step, curriculum checkpoint.
+
+A checkpoint is a folder `step-000040` that appears under its name only when it is complete.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer_client.learner.policy import Policy
+from trainer_client.trainer_errors import CheckpointError
+
+STATE_FILE = "state.json"
+OPTIMIZER_FILE = "optimizer.pt"
+MODEL_FOLDER = "policy"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands. step: batches trained on; the policy's version is the same number."""
+
+    step: int
+    updates: int
+    curriculum_id: str
+    curriculum_checkpoint_id: str
+    rollouts: int = 0
+    tokens: int = 0
+    format: int = FORMAT
+
+
+class CheckpointStore:
+    """The checkpoints of one run's folder."""
+
+    def __init__(self, directory: Path, keep: int = 2) -> None:
+        self.directory = directory
+        self.keep = keep
+
+    def path(self, step: int) -> Path:
+        """Folder of a step's checkpoint."""
+        return self.directory / f"step-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, in order."""
+        if not self.directory.is_dir():
+            return []
+        names = [p.name for p in self.directory.iterdir() if (p / STATE_FILE).exists()]
+        return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
+
+    def save(self, policy: Policy, state: RunState) -> Path:
+        """Writes a checkpoint and removes the oldest beyond `keep`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
+        try:
+            policy.model.save_pretrained(str(work / MODEL_FOLDER))
+            torch.save(
+                {"optimizer": policy.optimizer.state_dict(), "random": torch.get_rng_state()},
+                work / OPTIMIZER_FILE,
+            )
+            (work / STATE_FILE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+            target = self.path(state.step)
+            # Training the same step again after a resume replaces what was there.
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        for step in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(step), ignore_errors=True)
+        return target
+
+    def latest(self) -> int:
+        """The newest checkpoint's step. Raises CheckpointError when there is none."""
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.directory}: no checkpoint to resume from; start without --resume")
+        return steps[-1]
+
+    def read_state(self, step: int) -> RunState:
+        """What a checkpoint says about the run. Raises CheckpointError when it cannot be read."""
+        path = self.path(step) / STATE_FILE
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path}: format {data.get('format')!r}, this version reads {FORMAT}; "
+                    "resume with the version that wrote it"
+                )
+            return RunState(**data)
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+    def load(self, policy: Policy, step: int) -> RunState:
+        """Puts a checkpoint's weights, optimizer and random state in place."""
+        state = self.read_state(step)
+        folder = self.path(step)
+        try:
+            load_weights(policy.model, folder / MODEL_FOLDER)
+            kept = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+            policy.optimizer.load_state_dict(kept["optimizer"])
+            torch.set_rng_state(kept["random"])
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder}: does not fit this run's model: {error}; was lora or model changed since?"
+            ) from error
+        policy.updates = state.updates
+        return state
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Loads adapters into a PEFT model, or all weights into a plain one."""
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        weights = load_peft_weights(str(folder), device="cpu")
+        if not weights:
+            raise ValueError(f"{folder} holds no adapter weights")
+        outcome: Any = set_peft_model_state_dict(model, weights)
+        _check_missing(outcome.unexpected_keys, folder)
+        return
+    from safetensors.torch import load_file
+
+    weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights.update(load_file(str(file)))
+    # Tied weights are stored once; only names the model does not know are wrong.
+    _check_missing(model.load_state_dict(weights, strict=False).unexpected_keys, folder)
+
+
+def _check_missing(unexpected: Sequence[str], folder: Path) -> None:
+    if unexpected:
+        raise ValueError(f"{folder} holds weights the model does not have, for instance {unexpected[0]}")

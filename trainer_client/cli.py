@@ -1,0 +1,171 @@
+"""`trainer-client`: train under a curriculum, and evaluate what came out."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainer_client.exceptions import CurriculumError
+from trainer_client.trainer_errors import TrainerError
+
+app = typer.Typer(
+    help="Trains a language model by reinforcement under a curriculum service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="YAML file with the run's settings.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Overrides a setting: learner.learning_rate=1e-4. Repeatable."),
+]
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    set_: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+) -> None:
+    """Trains. Ctrl-C or SIGTERM ends cleanly: the lease is released and a checkpoint is kept."""
+    from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
+    from trainer_client.checkpoint import CheckpointStore
+    from trainer_client.client import CurriculumClient
+    from trainer_client.config import load_config
+    from trainer_client.progress import ProgressView
+    from trainer_client.stopping import StopRequest
+    from trainer_client.tasks.build import build_pool
+
+    console = Console()
+    settings = load_config(config, set_ or [])
+    store = CheckpointStore(settings.run_directory / "checkpoints")
+    first_step = store.latest() if resume else 0
+    if not resume and store.steps():
+        raise TrainerError(
+            f"run {settings.name!r}: {store.directory} holds checkpoints of an earlier run; "
+            "go on with --resume, or choose another name"
+        )
+    pool = build_pool(settings.tasks)
+    token = _read_token(settings.curriculum.token_file)
+    with CurriculumClient(settings.curriculum.target, token=token) as client, StopRequest() as stop:
+        # Before the model is loaded: a service that is not there should be said at once.
+        threshold = prepare_curriculum(client, settings, pool)
+        console.print(
+            f"curriculum {settings.curriculum_id!r} at {settings.curriculum.target}: "
+            f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
+            highlight=False,
+        )
+        learner = build_learner(settings)
+        with ProgressView(console, settings.steps, first_step=first_step, title=settings.name) as view:
+            trainer = build_trainer(
+                settings,
+                client,
+                learner,
+                pool,
+                view,
+                stop,
+                success_threshold=threshold,
+                first_step=first_step,
+            )
+            try:
+                if resume:
+                    trainer.resume()
+                result = trainer.run()
+            finally:
+                trainer.log.close()
+                learner.engine.close()
+    state = "interrupted" if result.interrupted else "finished"
+    console.print(f"{state} at step {result.steps}; see {settings.run_directory}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    config: ConfigOption,
+    set_: SetOption = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint's folder; default: the run's newest; 'none' for the bare model."),
+    ] = None,
+) -> None:
+    """Accuracy on the held-out prompts, by cluster."""
+    from trainer_client.assembly import build_learner, held_out_choice, read_prompts
+    from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore, load_weights
+    from trainer_client.config import load_config
+    from trainer_client.evaluation import evaluate as evaluate_prompts
+    from trainer_client.rollouts import SamplingParams
+    from trainer_client.tasks.build import build_pool
+
+    settings = load_config(config, set_ or [])
+    pool = build_pool(settings.tasks)
+    learner = build_learner(settings)
+    label = "the bare model"
+    if checkpoint is None or str(checkpoint) != "none":
+        store = CheckpointStore(settings.run_directory / "checkpoints")
+        folder = checkpoint or store.path(store.latest())
+        try:
+            load_weights(learner.policy.model, folder / MODEL_FOLDER)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise TrainerError(f"--checkpoint {folder}: does not fit this configuration: {error}") from error
+        label = str(folder)
+    prompts = read_prompts(held_out_choice(pool, settings.evaluation.prompts), learner.tokenizer, settings)
+    if not prompts:
+        raise TrainerError("evaluation: no held-out prompts; raise held_out_share or evaluation.prompts")
+    outcome = evaluate_prompts(
+        learner.engine,
+        prompts,
+        SamplingParams(settings.evaluation.temperature, 1.0, settings.rollouts.max_tokens, pool.stop),
+        samples=settings.evaluation.samples,
+        seed=settings.seed,
+    )
+    table = Table(title=f"Held-out accuracy of {label}")
+    table.add_column("cluster")
+    table.add_column("prompts", justify="right")
+    table.add_column("pass@1", justify="right")
+    for cluster, (count, rate) in outcome.by_cluster.items():
+        table.add_row(cluster or "(none)", str(count), f"{rate:.1%}")
+    table.add_row("all", str(outcome.prompts), f"{outcome.accuracy:.1%}", style="bold")
+    console = Console()
+    console.print(table)
+    if outcome.samples > 1:
+        console.print(f"pass@{outcome.samples}: {outcome.pass_at_k:.1%}", highlight=False)
+
+
+def main() -> None:
+    """Runs the command line; mistakes in the input end it with one message and status 2."""
+    # Without these, the libraries ask the network about a model that lies on this disk.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _readable_errors():
+        app()
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    try:
+        yield
+    except (TrainerError, CurriculumError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _read_token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise TrainerError(f"curriculum.token_file {path}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    main()

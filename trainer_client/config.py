@@ -1,0 +1,333 @@
+"""Settings of a training run: one YAML file, overridden by `--set a.b=c`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trainer_client.learner.advantages import Estimator
+from trainer_client.learner.losses import Aggregation, Ratio
+from trainer_client.trainer_errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base: unknown fields are errors, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Settings):
+    """Which model, and how it reads prompts."""
+
+    path: str = "smollm2"
+    """A folder in Hugging Face format, `smollm2` (from its package) or `tiny` (random, for tests)."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights. On a CPU float32 trains fastest."""
+    device: str = "auto"
+    """`auto`: a GPU if there is one."""
+    chat_template: bool = False
+    """Wrap every prompt as a user's message by the tokenizer's chat template."""
+    system_prompt: str = ""
+    """Put before the prompt as a system message; needs `chat_template`."""
+    max_prompt_tokens: int = Field(default=2048, ge=1)
+    """Longer prompts are an error, named."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of torch; 0: torch's choice."""
+
+    @model_validator(mode="after")
+    def _system_prompt_needs_template(self) -> Self:
+        if self.system_prompt and not self.chat_template:
+            raise ValueError("system_prompt is set but chat_template is false; set chat_template: true")
+        return self
+
+
+class LoraConfig(Settings):
+    """Adapters on the linear layers."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of every adapter."""
+    alpha: int = Field(default=32, gt=0)
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the adapters' input. Above 0 the policy that learns is not quite the one that sampled."""
+    modules: tuple[str, ...] | None = None
+    """Names of the linear layers; none: all of them but the output head."""
+
+
+class JsonlTaskConfig(Settings):
+    """Prompts and answers from a JSONL file."""
+
+    type: Literal["jsonl"]
+    path: Path
+    """The file; one object a line."""
+    prompt_column: str = "prompt"
+    """Where the prompt is."""
+    answer_column: str = "answer"
+    """Where the answer is."""
+    cluster_column: str | None = "cluster"
+    """Where the cluster label is; rows without it have none."""
+    id_column: str | None = "id"
+    """Where the prompt's id is; rows without it get one from the prompt's text."""
+    verifier: str = "math"
+    """`exact`, `math`, or `package.module:function`."""
+    verifier_timeout_seconds: float = Field(default=5.0, gt=0)
+    """A verdict that takes longer counts as the verifier's failure."""
+    template: str = "{prompt}"
+    """What the model reads; `{prompt}` is replaced."""
+    held_out_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the prompts kept for evaluation, chosen by id."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion."""
+
+
+class ArithmeticTaskConfig(Settings):
+    """Generated arithmetic."""
+
+    type: Literal["arithmetic"]
+    kinds: tuple[str, ...] = Field(default=("add-1", "mul-1", "add-2", "mul-2"), min_length=1)
+    """`operation-digits`: copy, next, max, add, sub, mul; 1 to 9 digits."""
+    per_kind: int = Field(default=100, ge=1)
+    """Prompts of each kind."""
+    shots: int = Field(default=3, ge=0)
+    """Worked examples before the question."""
+    seed: int = 0
+    """Which prompts."""
+    held_out_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the prompts kept for evaluation, chosen by id."""
+
+
+class ReasoningGymTaskConfig(Settings):
+    """A generator of the reasoning-gym library."""
+
+    type: Literal["reasoning_gym"]
+    dataset: str
+    """The generator's name."""
+    size: int = Field(default=100, ge=1)
+    """Prompts to generate."""
+    level: int | None = Field(default=None, ge=0)
+    """A step of the library's own curriculum for this generator."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The generator's settings, over the level's."""
+    label: str = ""
+    """Cluster label; default the generator's name and level."""
+    shots: int = Field(default=2, ge=0)
+    """Worked examples before the question."""
+    seed: int = 0
+    """Which prompts."""
+    held_out_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the prompts kept for evaluation, chosen by id."""
+
+
+TaskConfig = Annotated[
+    JsonlTaskConfig | ArithmeticTaskConfig | ReasoningGymTaskConfig, Field(discriminator="type")
+]
+
+
+class CurriculumConfig(Settings):
+    """The service, the curriculum on it, and the size of a batch."""
+
+    target: str = "127.0.0.1:50051"
+    """Address of the service, host:port."""
+    token_file: Path | None = None
+    """File with the bearer token, where the service wants one."""
+    curriculum_id: str = ""
+    """Default: the run's name. An existing one is carried on with."""
+    strategy: str | dict[str, Any] = "frontier"
+    """A preset's name, or a preset with parts over it."""
+    batch_size: int = Field(default=16, ge=1)
+    """Prompts per step."""
+    rollout_budget: int = Field(default=0, ge=0)
+    """Rollouts per step, all rounds; 0: the strategy's default."""
+    equal_quotas: bool = False
+    """The same number of rollouts for every prompt."""
+
+
+class RolloutConfig(Settings):
+    """How completions are sampled."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Where."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of training rollouts."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Below 1 the sampled policy is not the one that is trained: the ratios are then approximate."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Longer completions are cut and marked as truncated."""
+    max_batch_rows: int = Field(default=64, ge=1)
+    """transformers engine: rollouts sampled at once."""
+    max_model_tokens: int = Field(default=4096, ge=1)
+    """vLLM engine: longest prompt and completion together."""
+    gpu_memory_share: float = Field(default=0.45, gt=0, le=1)
+    """vLLM engine: share of the GPU's memory, the learner needs the rest."""
+
+
+class LearnerConfig(Settings):
+    """How rewards become an update."""
+
+    advantage: Estimator = "grpo"
+    """Advantage estimator."""
+    lead_weights: bool = False
+    """Weigh advantages by difficulty as GRPO-LEAD does."""
+    length_reward: float = Field(default=0.0, ge=0)
+    """GRPO-LEAD's length reward among correct answers: its strength (the paper: .05); 0: off."""
+    mask_similarity: float | None = Field(default=None, gt=0, lt=1)
+    """DaGRPO-like mask (our reading): leaves out rollouts this similar to all of the opposite sign."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """LoRA takes about ten times that of full fine-tuning; small models take more."""
+    warmup_updates: int = Field(default=0, ge=0)
+    """Updates over which the learning rate rises."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    epochs: int = Field(default=1, ge=1)
+    """Updates per batch."""
+    ratio: Ratio = "token"
+    """`sequence`: GSPO."""
+    clip_low: float = Field(default=0.2, gt=0)
+    """The ratio is clipped below 1 - clip_low."""
+    clip_high: float = Field(default=0.2, gt=0)
+    """... and above 1 + clip_high; .28 is clip-higher."""
+    aggregation: Aggregation = "token_mean"
+    """How tokens and sequences are averaged."""
+    kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the KL to the model that training started from."""
+    micro_batch_tokens: int = Field(default=4096, ge=1)
+    """Padded tokens per forward and backward pass; bounds the memory."""
+    gradient_checkpointing: bool = False
+    """Less memory, about a third more time; prompts are then read once per rollout."""
+    recompute_log_probs: bool = False
+    """Take old log-probs from the learner, correct for the engine's: for engines that differ."""
+    importance_cap: float = Field(default=2.0, gt=0)
+    """Largest such correction."""
+    max_kl: float = Field(default=5.0, gt=0)
+    """A mean KL per token above this in `patience` steps in a row ends the run."""
+    patience: int = Field(default=3, ge=1)
+    """Steps with an exploded KL or a gradient that is not finite before the run ends."""
+
+
+class EvaluationConfig(Settings):
+    """Accuracy on prompts that are never trained on."""
+
+    every: int = Field(default=10, ge=0)
+    """Steps between evaluations; 0: only before and after."""
+    prompts: int = Field(default=128, ge=0)
+    """At most so many held-out prompts, the same every time; 0: no evaluation."""
+    samples: int = Field(default=1, ge=1)
+    """Completions per prompt."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0: greedy."""
+
+
+class CheckpointConfig(Settings):
+    """What is kept to carry on from."""
+
+    every: int = Field(default=20, ge=0)
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
+    keep: int = Field(default=2, ge=1)
+    """Older ones are removed."""
+
+
+class TrainConfig(Settings):
+    """A whole training run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run's folder and, by default, the curriculum."""
+    directory: Path = Path("runs")
+    """Where the run's folder is made."""
+    steps: int = Field(default=100, ge=1)
+    """Batches to train on."""
+    seed: int = Field(default=0, ge=0)
+    """Of sampling and of the adapters' start."""
+    sample_log: int = Field(default=2, ge=0)
+    """Completions per step written to samples.jsonl."""
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig | None = LoraConfig()
+    """null: all weights are trained."""
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    """Their prompts make one pool."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+    rollouts: RolloutConfig = RolloutConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def run_directory(self) -> Path:
+        """The run's folder."""
+        return self.directory / self.name
+
+    @property
+    def curriculum_id(self) -> str:
+        """The curriculum's id."""
+        return self.curriculum.curriculum_id or self.name
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a YAML file and applies `a.b=c` overrides. Raises ConfigError naming file and field."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}; give the path of a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path}: not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"config {path}: expected a mapping of settings, got {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    return parse_config(data, str(path))
+
+
+def parse_config(data: Mapping[str, Any], source: str = "config") -> TrainConfig:
+    """Validates settings. Raises ConfigError with one line per field that is wrong."""
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc']) or '(top level)'}: {item['msg']}"
+            + (f", got {item['input']!r}" if not isinstance(item["input"], dict | list) else "")
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{source}: {len(lines)} setting(s) wrong\n" + "\n".join(lines)) from None
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"--set {override!r}: expected name=value, for instance learner.learning_rate=1e-4")
+    *parents, last = name.split(".")
+    at: Any = data
+    for part in parents:
+        at = _child(at, part, override)
+    value = _scalar(text)
+    if isinstance(at, list):
+        at[_index(at, last, override)] = value
+    else:
+        at[last] = value
+
+
+def _child(at: Any, part: str, override: str) -> Any:
+    if isinstance(at, list):
+        return at[_index(at, part, override)]
+    child = at.setdefault(part, {})
+    if child is None:
+        child = at[part] = {}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {override!r}: {part!r} is the value {child!r} and has no settings below it")
+    return child
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"--set {override!r}: {part!r} is no place in a list of {len(items)}; count from 0")
+    return int(part)
+
+
+def _scalar(text: str) -> Any:
+    # YAML 1.1 reads 1e-4 as a string; people mean the number.
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set value {text!r}: not YAML: {error}") from error

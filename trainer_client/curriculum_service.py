@@ -1,0 +1,57 @@
+"""The part of the curriculum service that the training loop uses, as a protocol.
+
+`trainer_client.client.CurriculumClient` fulfils it; tests put a curriculum in the same process.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from trainer_client.client import Batch, Receipt, Released, ReportResult, RolloutStatus
+
+
+class CurriculumService(Protocol):
+    """What the loop asks of the service; the semantics are those of `CurriculumClient`."""
+
+    def next_batch(
+        self,
+        curriculum_id: str,
+        *,
+        batch_size: int,
+        rollout_budget: int = 0,
+        policy_version: int = 0,
+        equal_quotas: bool = False,
+        run_id: str | None = None,
+        step: int | None = None,
+        trainer_id: str | None = None,
+        min_revision: str = "",
+    ) -> Batch:
+        """Draws and leases the next batch."""
+        ...
+
+    def report(
+        self,
+        batch_or_lease: Batch | str | None,
+        prompt_ids: Iterable[str] | None = None,
+        *,
+        rewards: Sequence[Sequence[float]],
+        statuses: Sequence[Sequence[RolloutStatus]] | None = None,
+        lengths: Sequence[Sequence[float]] | None = None,
+    ) -> ReportResult:
+        """Reports rewards and gives the directives."""
+        ...
+
+    def release(self, batch_or_lease: Batch | str) -> Released:
+        """Gives the unreported rest of a lease back."""
+        ...
+
+    def advance_policy(self, curriculum_id: str, policy_version: int, *, kl: float | None = None) -> Receipt:
+        """Says that the policy has moved, and how far."""
+        ...
+
+    def create_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
+        """Keeps the present state under a name."""
+        ...
+
+    def restore_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
+        """Takes the curriculum back to a kept state."""
+        ...

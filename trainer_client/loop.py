@@ -1,0 +1,339 @@
+"""The training loop: next batch → rollouts → report (→ more rollouts) → update → advance the policy."""
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from trainer_client.checkpoint import CheckpointStore, RunState
+from trainer_client.client import Batch, RolloutStatus
+from trainer_client.config import TrainConfig
+from trainer_client.curriculum_service import CurriculumService
+from trainer_client.evaluation import Evaluation, evaluate
+from trainer_client.exceptions import CurriculumError
+from trainer_client.learner.advantages import is_mixed
+from trainer_client.learner.policy import Policy, UpdateMetrics
+from trainer_client.metrics import Metrics, MetricsLog
+from trainer_client.rollouts import RolloutEngine, SamplingParams
+from trainer_client.rounds import CollectedBatch, ReadPrompt, collect, round_seed
+from trainer_client.stopping import StopRequest
+from trainer_client.stopwatch import Stopwatch
+from trainer_client.trainer_errors import DataError, DivergedError
+from trainer_client.training_samples import training_samples
+
+# Where a step's seeds branch off: evaluations must not share random numbers with training.
+EVALUATION_SEED = -1
+
+
+class Reporter(Protocol):
+    """Shows a run while it goes on."""
+
+    def step(self, step: int, steps: int, metrics: Metrics) -> None:
+        """A step is done."""
+        ...
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """An evaluation is done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+@dataclass
+class RunResult:
+    """What a run did. `interrupted`: a stop was asked for before the last step."""
+
+    steps: int = 0
+    interrupted: bool = False
+    evaluations: list[tuple[int, Evaluation]] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one policy under one curriculum.
+
+    prompts: every training prompt by id, as the model reads it. held_out: for evaluation.
+    stop: checked between phases; a batch that is cut short is released, and a checkpoint is kept.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        service: CurriculumService,
+        policy: Policy,
+        engine: RolloutEngine,
+        prompts: dict[str, ReadPrompt],
+        held_out: Sequence[ReadPrompt],
+        checkpoints: CheckpointStore,
+        log: MetricsLog,
+        reporter: Reporter,
+        stop: StopRequest,
+        *,
+        stop_strings: tuple[str, ...] = (),
+        success_threshold: float = 0.5,
+    ) -> None:
+        self.config = config
+        self.service = service
+        self.policy = policy
+        self.engine = engine
+        self.prompts = prompts
+        self.held_out = held_out
+        self.checkpoints = checkpoints
+        self.log = log
+        self.reporter = reporter
+        self.stop = stop
+        self.success_threshold = success_threshold
+        self.sampling = SamplingParams(
+            config.rollouts.temperature, config.rollouts.top_p, config.rollouts.max_tokens, stop_strings
+        )
+        # A process that starts anew must not be handed the batches of the one before it.
+        self.run_id = f"{config.name}-{uuid.uuid4().hex[:8]}"
+        self.step = 0
+        self.rollouts = 0
+        self.tokens = 0
+        self.revision = ""
+        self._exploded_steps = 0
+        self._saved_step = -1
+
+    def resume(self) -> int:
+        """Takes up the newest checkpoint, the curriculum's too; gives its step.
+
+        Raises CheckpointError, or the service's error when it does not know the curriculum's checkpoint.
+        """
+        state = self.checkpoints.load(self.policy, self.checkpoints.latest())
+        receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
+        self.step = self._saved_step = state.step
+        self.rollouts, self.tokens = state.rollouts, state.tokens
+        self.revision = receipt.revision
+        self._publish_policy()
+        return state.step
+
+    def run(self) -> RunResult:
+        """Trains until the configured step or a stop. A checkpoint is kept in either case."""
+        config = self.config
+        result = RunResult(steps=self.step)
+        if self.step == 0:
+            self._evaluate(result)
+        while self.step < config.steps and not self.stop.requested:
+            metrics = self._train_step()
+            if metrics is None:
+                break
+            result.history.append(metrics)
+            result.steps = self.step
+            self.log.write(self.step, metrics)
+            self.reporter.step(self.step, config.steps, metrics)
+            self._guard(metrics)
+            last = self.step == config.steps
+            due = config.evaluation.every > 0 and self.step % config.evaluation.every == 0
+            if (due or last) and not self.stop.requested:
+                self._evaluate(result)
+            if config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0:
+                self.save()
+        result.interrupted = self.step < config.steps
+        if self._saved_step != self.step:
+            self.save()
+        return result
+
+    def save(self) -> None:
+        """Keeps a checkpoint of the run and of the curriculum."""
+        checkpoint_id = f"{self.run_id}-step-{self.step}"
+        self.service.create_checkpoint(self.config.curriculum_id, checkpoint_id)
+        state = RunState(
+            self.step,
+            self.policy.updates,
+            self.config.curriculum_id,
+            checkpoint_id,
+            self.rollouts,
+            self.tokens,
+        )
+        self.checkpoints.save(self.policy, state)
+        self._saved_step = self.step
+
+    def _train_step(self) -> Metrics | None:
+        """One batch; None when a stop was asked for before its update."""
+        watch = Stopwatch()
+        curriculum = self.config.curriculum
+        with watch.phase("service"):
+            batch = self.service.next_batch(
+                self.config.curriculum_id,
+                batch_size=curriculum.batch_size,
+                rollout_budget=curriculum.rollout_budget,
+                policy_version=self.step,
+                equal_quotas=curriculum.equal_quotas,
+                run_id=self.run_id,
+                step=self.step,
+                trainer_id=self.config.name,
+                min_revision=self.revision,
+            )
+        for text in batch.notes:
+            self.reporter.note(f"step {self.step + 1}: {text}")
+        try:
+            self._check_known(batch)
+            collected = collect(
+                self.service,
+                batch,
+                self.prompts,
+                self.engine,
+                self.sampling,
+                round_seed(self.config.seed, self.step),
+                watch,
+                lambda: self.stop.requested,
+            )
+        except BaseException:
+            self._release(batch)
+            raise
+        if not collected.complete:
+            self._release(batch)
+            return None
+        for reason, count in collected.rejected.items():
+            self.reporter.note(f"step {self.step + 1}: the service did not count {count} rollouts: {reason}")
+        samples = training_samples(collected.groups, self.config.learner, self.success_threshold)
+        with watch.phase("update"):
+            update = self.policy.update(samples)
+        with watch.phase("kl"):
+            kl = 0.0 if update.skipped else self.policy.mean_kl(samples)
+        self.step += 1
+        with watch.phase("service"):
+            receipt = self.service.advance_policy(
+                self.config.curriculum_id, self.step, kl=kl if math.isfinite(kl) else None
+            )
+        self.revision = receipt.revision
+        with watch.phase("sync"):
+            self._publish_policy()
+        self._log_samples(collected)
+        return self._metrics(collected, update, kl, len(samples), watch)
+
+    def _check_known(self, batch: Batch) -> None:
+        unknown = [prompt_id for prompt_id in batch.prompt_ids if prompt_id not in self.prompts]
+        if unknown:
+            raise DataError(
+                f"curriculum {self.config.curriculum_id!r} holds prompts that tasks do not, for instance "
+                f"{unknown[0]!r}; give the tasks it was made with, or another curriculum.curriculum_id"
+            )
+
+    def _release(self, batch: Batch) -> None:
+        try:
+            self.service.release(batch)
+        except CurriculumError as error:
+            # It expires by itself; what ended the step is what to show.
+            self.reporter.note(f"lease {batch.lease_id} was not released and will expire: {error}")
+
+    def _publish_policy(self) -> None:
+        """Lets the engine sample from the present weights."""
+        adapter = None
+        if self.config.rollouts.engine == "vllm":
+            # A folder per version: engines cache adapters by path and id.
+            adapter = self.checkpoints.directory / "published" / f"version-{self.step:06d}"
+            self.policy.model.save_pretrained(str(adapter))
+        self.engine.update_policy(self.step, adapter)
+
+    def _evaluate(self, result: RunResult) -> None:
+        settings = self.config.evaluation
+        prompts = self.held_out[: settings.prompts]
+        if not prompts:
+            return
+        watch = Stopwatch()
+        sampling = SamplingParams(settings.temperature, 1.0, self.sampling.max_tokens, self.sampling.stop)
+        evaluation = evaluate(
+            self.engine,
+            prompts,
+            sampling,
+            samples=settings.samples,
+            seed=round_seed(self.config.seed, EVALUATION_SEED),
+            success_threshold=self.success_threshold,
+        )
+        result.evaluations.append((self.step, evaluation))
+        metrics = {
+            "evaluation/accuracy": evaluation.accuracy,
+            "evaluation/pass_at_k": evaluation.pass_at_k,
+            "evaluation/failed_verdicts": float(evaluation.failed_verdicts),
+            "evaluation/seconds": watch.total(),
+        }
+        metrics.update(
+            {
+                f"evaluation/accuracy/{name or 'none'}": rate
+                for name, (_, rate) in evaluation.by_cluster.items()
+            }
+        )
+        self.log.write(self.step, metrics)
+        self.reporter.evaluated(self.step, evaluation)
+
+    def _guard(self, metrics: Metrics) -> None:
+        exploded = not math.isfinite(metrics["learner/gradient_norm"]) or not (
+            metrics["learner/kl"] <= self.config.learner.max_kl
+        )
+        self._exploded_steps = self._exploded_steps + 1 if exploded else 0
+        if self._exploded_steps >= self.config.learner.patience:
+            kept = self.checkpoints.steps()
+            raise DivergedError(
+                f"step {self.step}: KL {metrics['learner/kl']:.3g} "
+                f"(learner.max_kl {self.config.learner.max_kl}) "
+                f"or gradient norm {metrics['learner/gradient_norm']:.3g} exploded in "
+                f"{self._exploded_steps} steps in a row; lower learner.learning_rate"
+                + (f" and go on with --resume from step {kept[-1]}" if kept else "")
+            )
+
+    def _log_samples(self, collected: CollectedBatch) -> None:
+        for group in collected.groups[: self.config.sample_log]:
+            if group.completions:
+                self.log.write_sample(
+                    self.step,
+                    {
+                        "prompt_id": group.prompt.prompt_id,
+                        "prompt": group.prompt.text,
+                        "completion": group.completions[0].text,
+                        "answer": group.prompt.answer,
+                        "reward": group.rewards[0],
+                        "pass_rate": float(np.mean(np.array(group.rewards) > self.success_threshold)),
+                    },
+                )
+
+    def _metrics(
+        self, collected: CollectedBatch, update: UpdateMetrics, kl: float, samples: int, watch: Stopwatch
+    ) -> Metrics:
+        groups = [rewards for rewards in (group.counted()[1] for group in collected.groups) if len(rewards)]
+        rewards = np.concatenate(groups) if groups else np.zeros(0)
+        completions = [completion for group in collected.groups for completion in group.completions]
+        statuses = [status for group in collected.groups for status in group.statuses]
+        tokens = sum(len(completion.token_ids) for completion in completions)
+        self.rollouts += len(completions)
+        self.tokens += tokens
+        count = max(len(completions), 1)
+        seconds = watch.total()
+        metrics: Metrics = {
+            "reward/mean": _mean(rewards),
+            "reward/accuracy": _mean(rewards > self.success_threshold),
+            "groups/mixed_share": _mean([is_mixed(group, self.success_threshold) for group in groups]),
+            "groups/count": float(len(collected.groups)),
+            "rollouts/count": float(len(completions)),
+            "rollouts/total": float(self.rollouts),
+            "rollouts/rounds": float(collected.rounds),
+            "rollouts/tokens": float(tokens),
+            "rollouts/tokens_total": float(self.tokens),
+            "rollouts/mean_length": tokens / count,
+            "rollouts/truncated_share": statuses.count(RolloutStatus.TRUNCATED) / count,
+            "rollouts/error_share": statuses.count(RolloutStatus.ERROR) / count,
+            "learner/samples": float(samples),
+            "learner/trained_tokens": float(update.trained_tokens),
+            "learner/loss": update.loss,
+            "learner/gradient_norm": update.gradient_norm,
+            "learner/clip_share": update.clip_share,
+            "learner/entropy": update.entropy,
+            "learner/kl": kl,
+            "learner/reference_kl": update.reference_kl,
+            "learner/updates": float(self.policy.updates),
+            "seconds/step": seconds,
+            "seconds/service_share": watch.seconds.get("service", 0.0) / seconds,
+            "speed/tokens_per_second": tokens / seconds,
+        }
+        metrics.update({f"seconds/{phase}": spent for phase, spent in watch.seconds.items()})
+        return metrics
+
+
+def _mean(values: Sequence[bool] | np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else 0.0

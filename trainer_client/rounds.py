@@ -1,0 +1,146 @@
+"""One batch: sample, judge, report, and sample more where the service says so."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer_client.client import Action, Batch, Directive, RolloutStatus
+from trainer_client.curriculum_service import CurriculumService
+from trainer_client.rollouts import Completion, RolloutEngine, RolloutRequest, SamplingParams
+from trainer_client.stopwatch import Stopwatch
+from trainer_client.tasks import TaskPrompt, VerifierError
+
+# A service that always wants more would never let a step end.
+MAX_ROUNDS = 64
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model reads it."""
+
+    prompt: TaskPrompt
+    token_ids: tuple[int, ...]
+
+
+@dataclass
+class Group:
+    """All rollouts of one prompt in one batch, and what the service said to do with them."""
+
+    prompt: TaskPrompt
+    prompt_token_ids: tuple[int, ...]
+    baseline: float
+    """Expected reward, frozen when the batch was drawn."""
+    completions: list[Completion] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    statuses: list[RolloutStatus] = field(default_factory=list)
+    directive: Directive | None = None
+
+    def counted(self) -> tuple[list[Completion], NDArray[np.float64]]:
+        """Completions that are outcomes of the prompt, and their rewards."""
+        chosen = [
+            index
+            for index, status in enumerate(self.statuses)
+            if status in (RolloutStatus.OK, RolloutStatus.TRUNCATED) and np.isfinite(self.rewards[index])
+        ]
+        # The service compares float32 rewards with its threshold; so do we.
+        rewards = np.array([self.rewards[index] for index in chosen], dtype=np.float32).astype(np.float64)
+        return [self.completions[index] for index in chosen], rewards
+
+
+@dataclass
+class CollectedBatch:
+    """The groups of a batch; `complete` is false when a stop was asked for between rounds."""
+
+    groups: list[Group]
+    rounds: int = 0
+    complete: bool = True
+    revision: str = ""
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+def collect(
+    service: CurriculumService,
+    batch: Batch,
+    prompts: Mapping[str, ReadPrompt],
+    engine: RolloutEngine,
+    sampling: SamplingParams,
+    seed: int,
+    stopwatch: Stopwatch,
+    should_stop: Callable[[], bool],
+) -> CollectedBatch:
+    """Rolls the batch out, round by round, until the service wants no more of any prompt.
+
+    Raises KeyError for a prompt that the pool does not hold.
+    """
+    groups = {
+        prompt_id: Group(prompts[prompt_id].prompt, prompts[prompt_id].token_ids, float(baseline))
+        for prompt_id, baseline in zip(batch.prompt_ids, batch.baselines, strict=True)
+    }
+    collected = CollectedBatch(list(groups.values()), revision=batch.revision)
+    wanted = {
+        prompt_id: int(quota)
+        for prompt_id, quota in zip(batch.prompt_ids, batch.quotas, strict=True)
+        if quota > 0
+    }
+    while wanted and collected.rounds < MAX_ROUNDS:
+        if should_stop():
+            collected.complete = False
+            break
+        requests = [
+            RolloutRequest(prompt_id, groups[prompt_id].prompt_token_ids, count)
+            for prompt_id, count in wanted.items()
+        ]
+        with stopwatch.phase("rollout"):
+            sampled = engine.generate(requests, sampling, round_seed(seed, collected.rounds))
+        collected.rounds += 1
+        with stopwatch.phase("verify"):
+            news = [_judge(groups[result.prompt_id], result.completions) for result in sampled]
+        with stopwatch.phase("service"):
+            answer = service.report(
+                batch,
+                list(wanted),
+                rewards=[rewards for rewards, _, _ in news],
+                statuses=[statuses for _, statuses, _ in news],
+                lengths=[lengths for _, _, lengths in news],
+            )
+        collected.revision = answer.revision
+        for rejection in answer.rejected:
+            # Failed verifications are rejected on purpose; they are counted as statuses.
+            if rejection.reason != "STATUS":
+                collected.rejected[rejection.reason] = (
+                    collected.rejected.get(rejection.reason, 0) + rejection.rollouts
+                )
+        wanted = {}
+        for directive in answer.directives:
+            groups[directive.prompt_id].directive = directive
+            if directive.action is Action.SAMPLE_MORE and directive.rollouts > 0:
+                wanted[directive.prompt_id] = directive.rollouts
+    return collected
+
+
+def round_seed(seed: int, number: int) -> int:
+    """A seed for a round (or step) that shares no random numbers with its neighbours."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _judge(
+    group: Group, completions: Sequence[Completion]
+) -> tuple[list[float], list[RolloutStatus], list[float]]:
+    """Judges new completions, adds them to the group, and gives their columns."""
+    rewards, statuses = [], []
+    for completion in completions:
+        status = RolloutStatus.OK if completion.finish_reason == "stop" else RolloutStatus.TRUNCATED
+        try:
+            reward = group.prompt.reward(completion.text)
+        except VerifierError:
+            reward, status = 0.0, RolloutStatus.ERROR
+        rewards.append(reward)
+        statuses.append(status)
+    group.completions.extend(completions)
+    group.rewards.extend(rewards)
+    group.statuses.extend(statuses)
+    return rewards, statuses, [float(len(completion.token_ids)) for completion in completions]

@@ -1,0 +1,75 @@
+"""From groups with directives to samples with advantages."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trainer_client.client import Action
+from trainer_client.config import LearnerConfig
+from trainer_client.learner.advantages import batch_advantages, keep_mask
+from trainer_client.learner.masks import distinct_mask
+from trainer_client.learner.samples import Sample
+from trainer_client.learner.shaping import lead_weighted, length_shaped
+from trainer_client.rounds import Group
+
+
+def training_samples(
+    groups: Sequence[Group], settings: LearnerConfig, success_threshold: float = 0.5
+) -> list[Sample]:
+    """Samples to train on, group by group.
+
+    Advantages are taken over all counted rollouts of a prompt, then those that the directive does
+    not keep are left out: a baseline over the kept ones alone would be biased.
+    """
+    trained = [group for group in groups if not _is_dropped(group)]
+    counted = [group.counted() for group in trained]
+    rewards = [rewards_G for _, rewards_G in counted]
+    shaped = rewards
+    if settings.length_reward > 0:
+        shaped = [
+            length_shaped(
+                rewards_G,
+                np.array([len(completion.token_ids) for completion in completions]),
+                strength=settings.length_reward,
+                success_threshold=success_threshold,
+            )
+            for completions, rewards_G in counted
+        ]
+    advantages = batch_advantages(
+        shaped,
+        settings.advantage,
+        baselines=[group.baseline for group in trained] if settings.advantage == "global" else None,
+        success_threshold=success_threshold,
+    )
+    samples: list[Sample] = []
+    for group, (completions, rewards_G), advantages_G in zip(trained, counted, advantages, strict=True):
+        if not completions:
+            continue
+        success_G = rewards_G > success_threshold
+        if settings.lead_weights:
+            advantages_G = lead_weighted(advantages_G, float(success_G.mean()))
+        keep_G = np.ones(len(completions), dtype=np.bool_)
+        weight = 1.0
+        if group.directive is not None and group.directive.action is Action.DONE:
+            keep_G = keep_mask(
+                rewards_G, group.directive.keep_positives, group.directive.keep_negatives, success_threshold
+            )
+            weight = group.directive.advantage_weight
+        if settings.mask_similarity is not None:
+            token_ids = [completion.token_ids for completion in completions]
+            keep_G &= distinct_mask(token_ids, success_G, settings.mask_similarity)
+        samples.extend(
+            Sample(
+                group.prompt.prompt_id,
+                group.prompt_token_ids,
+                completions[index].token_ids,
+                completions[index].log_probs,
+                float(advantages_G[index] * weight),
+            )
+            for index in np.flatnonzero(keep_G).tolist()
+        )
+    return samples
+
+
+def _is_dropped(group: Group) -> bool:
+    return group.directive is not None and group.directive.action is Action.DROP
