@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from sampler_service.curriculum.quotas.base import Quota
 
 __all__ = ["FixedQuota"]
@@ -10,7 +12,7 @@ __all__ = ["FixedQuota"]
 class FixedQuota(Quota):
     """Weight 1: the budget is shared evenly, remainders to the first slots."""
 
-    min: int = 1
+    min: int = Field(default=1, ge=1, le=4096)
     """Least rollouts per prompt."""
-    max: int = 4096
+    max: int = Field(default=4096, ge=1, le=4096)
     """Most rollouts per prompt."""

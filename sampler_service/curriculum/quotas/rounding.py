@@ -28,6 +28,8 @@ def apportion(weights_B: NDArray[np.float64], budget: int, least: int, most: int
     if not weights.any():
         weights = np.ones(count)
     weights = weights / weights.max()
+    # So much smaller than the largest that it could only move a share by rounding errors.
+    weights[weights < 1e-15] = 0.0
     shares = _bounded_shares(weights, budget, least, most)
     quotas = np.clip(np.floor(shares + 1e-9), least, most).astype(np.int64)
     missing = budget - int(quotas.sum())
@@ -54,6 +56,8 @@ def _bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most:
         if (~positive).any():
             shares[~positive] = rest / int((~positive).sum())
         return shares
+    if budget <= least * len(weights):
+        return np.full(len(weights), float(least))
     breaks = np.sort(np.concatenate([least / w, most / w]))
     low, high = 0, len(breaks) - 1
     while low < high:
@@ -62,10 +66,11 @@ def _bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most:
             high = middle
         else:
             low = middle + 1
-    # Between breaks[low − 1] and breaks[low] the sum is linear.
+    # Between these two breaks the sum is linear: who is free there shows best half way.
     start = breaks[low - 1] if low > 0 else 0.0
-    free = (start * w >= least) & (start * w < most) if low > 0 else np.zeros(len(w), dtype=np.bool_)
-    fixed = np.clip(start * w, least, most)[~free].sum() + floor
+    half_way = (start + breaks[low]) / 2 * w
+    free = (half_way > least) & (half_way < most)
+    fixed = np.where(half_way <= least, least, most)[~free].sum() + floor
     slope = w[free].sum()
     c = (budget - fixed) / slope if slope > 0 else breaks[low]
     shares = np.full(len(weights), float(least))
