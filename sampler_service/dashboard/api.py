@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from curriculum.v1 import curriculum_pb2 as pb
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
 
+from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import tables
 from sampler_service.dashboard.encoding import dump_json, encode_message
 from sampler_service.dashboard.errors import INVALID_ARGUMENT, NOT_FOUND

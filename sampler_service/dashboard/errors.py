@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from sampler_service.dashboard.encoding import dump_json
 from sampler_service.dashboard.reader import ReadError
+from sampler_service.dashboard.security import SECURITY_HEADERS
 
 INVALID_ARGUMENT, NOT_FOUND, INTERNAL = 3, 5, 13
 
@@ -76,7 +77,8 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_bug(_: Request, __: Exception) -> Response:
         # The traceback is the server log's; a page must not show the inside of the service.
         message = "The service failed to answer. Its log has the details."
-        return _respond(500, error_body("INTERNAL", "INTERNAL", message))
+        # Starlette answers bugs outside every middleware, so the headers are added here.
+        return _respond(500, error_body("INTERNAL", "INTERNAL", message), SECURITY_HEADERS)
 
 
 def _respond(status: int, body: dict[str, object], headers: dict[str, str] | None = None) -> Response:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from curriculum.v1 import curriculum_pb2 as pb
-
 from sampler_service.dashboard.encoding import dump_json, encode_message
 from sampler_service.dashboard.errors import NOT_FOUND, body_of, error_body
 from sampler_service.dashboard.reader import CurriculumReader, ReadError
@@ -112,8 +111,8 @@ class SummaryFeeds:
             topic.task = asyncio.create_task(self._poll(key, topic), name=f"summary feed {key[0]}")
         topic.watchers += 1
         try:
+            seen = topic.version  # Before the yield: news may come while this frame is being sent.
             yield b"retry: 2000\n\n" + topic.frame
-            seen = topic.version
             while not topic.ended:
                 await topic.wait_past(seen, self._heartbeat_seconds)
                 if topic.version != seen:

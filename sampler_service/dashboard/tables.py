@@ -5,7 +5,6 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from curriculum.v1 import curriculum_pb2 as pb
-
 from sampler_service.dashboard.reader import CurriculumReader
 
 PROMPT_COLUMNS = {

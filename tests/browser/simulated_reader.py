@@ -7,8 +7,8 @@ mixed plus all correct plus all wrong, histogram rows sum to the prompts seen, a
 import math
 
 import numpy as np
-from curriculum.v1 import curriculum_pb2 as pb
 
+from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import ReadError
 
 CLUSTERS = ("arithmetic/add-1", "arithmetic/mul-2", "reasoning/gcd", "reasoning/countdown", "Größe/单位")
@@ -51,8 +51,8 @@ class SimulatedCurriculum:
     def step(self, steps: int = 1) -> None:
         for _ in range(steps):
             self.version += 1
-            wrong = max(2, int(14 - 0.2 * self.version))
-            correct = min(12, 2 + self.version // 5)
+            wrong = max(2, 22 - self.version * 3 // 5)
+            correct = min(6, 3 + self.version // 12)
             mixed = GROUPS_PER_STEP - wrong - correct
             self.points.append(
                 {

@@ -40,8 +40,12 @@ export class Card {
       this.empty,
       this.body,
       h("div", { class: "below" }, this.legend, this.readout),
-      options.explain ? h("details", { class: "explain" }, h("summary", {}, "How to read this"), options.explain.map((text) => h("p", {}, text))) : null,
-      this.details,
+      h(
+        "div",
+        { class: "foot" },
+        options.explain ? h("details", { class: "explain" }, h("summary", {}, "How to read this"), options.explain.map((text) => h("p", {}, text))) : null,
+        this.details,
+      ),
     );
     // What is on the canvas, for the console and for tests: one array of columns per plot.
     this.root.plotData = () => this.plots.map((plot) => plot.data);

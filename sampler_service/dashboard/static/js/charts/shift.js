@@ -6,7 +6,7 @@ import { palette } from "../theme.js";
 import { Card } from "./card.js";
 import { binName, centres } from "./difficulty.js";
 import { mix } from "./heat.js";
-import { bars, fromZero, Plot, unitScale, uPlot } from "./plot.js";
+import { bars, fromZero, Plot, unitScale } from "./plot.js";
 import { stepsOf, stepScale, wholeTicks } from "./steps.js";
 
 const evenEdges = (bins) => Array.from({ length: bins + 1 }, (_, i) => i / bins);
@@ -61,7 +61,7 @@ export function shiftChart(csv, url) {
       series: [
         {},
         bars("then", colors.sky),
-        { label: "now", stroke: colors.ink, width: 2, points: { show: false }, paths: uPlot.paths.stepped({ align: 0 }) },
+bars("now", "transparent", { stroke: colors.ink, width: 1.5 }),
       ],
       cursor: { points: { show: false } },
     }),
@@ -70,7 +70,7 @@ export function shiftChart(csv, url) {
   card.setLegend([
     { color: "heat-low", text: "no prompts", mark: "ramp" },
     { color: "sky", text: "chosen moment" },
-    { color: "ink", text: "now", mark: "stroke" },
+    { color: "ink", text: "now", mark: "outline" },
   ]);
   const controls = h("div", { class: "slider" }, h("label", { for: "shift-time" }, "Moment"), slider, moment, follow);
   card.body.after(controls);

@@ -1,0 +1,117 @@
+"""A real Chromium, a real server, simulated curricula, and a watch on everything the page asks for."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from sampler_service.dashboard import DashboardServer, create_app
+from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
+
+ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str:
+    """The browser named by CHROMIUM, else the first found in PATH; its absence fails the test."""
+    named = os.environ.get("CHROMIUM")
+    names = [named] if named else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    looked = ", ".join(names)
+    pytest.fail(
+        f"No Chromium found (looked for {looked}). Install it with "
+        "`apt-get install --no-install-recommends chromium`, or set CHROMIUM to its path.",
+        pytrace=False,
+    )
+
+
+@pytest.fixture
+def reader() -> SimulatedReader:
+    trained = SimulatedCurriculum("math-frontier", 1_000_000)
+    trained.step(40)
+    cures = SimulatedCurriculum("code cures Größe", 3_000, seed=1, preset="cures")
+    cures.step(12)
+    return SimulatedReader(trained, cures, SimulatedCurriculum("untouched", 5_000))
+
+
+@pytest.fixture
+async def server(reader: SimulatedReader) -> AsyncIterator[DashboardServer]:
+    running = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1))
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    path = find_chromium()
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        await chromium.close()
+
+
+@dataclass
+class Watch:
+    """What a page complained of and where it sent requests."""
+
+    complaints: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+
+OpenPage = Callable[..., Coroutine[None, None, Page]]
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+async def open_page(browser: Browser, server: DashboardServer, watch: Watch) -> AsyncIterator[OpenPage]:
+    pages: list[Page] = []
+
+    async def open_at(path: str = "", *, width: int = 1360, height: int = 900, scheme: str = "light") -> Page:
+        page = await browser.new_page(
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
+        )
+        page.on(
+            "console",
+            lambda m: watch.complaints.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda error: watch.complaints.append(str(error)))
+        page.on("request", lambda request: watch.hosts.add(urlsplit(request.url).netloc))
+        await page.goto(server.url + path)
+        pages.append(page)
+        return page
+
+    yield open_at
+    for page in pages:
+        await page.close()
+
+
+@pytest.fixture
+def keep() -> Callable[[Page, str], Coroutine[None, None, None]]:
+    """Keeps a screenshot as an artefact of the run."""
+
+    async def shoot(page: Page, name: str) -> None:
+        ARTIFACTS.mkdir(exist_ok=True)
+        await page.screenshot(path=ARTIFACTS / f"dashboard-{name}.png", full_page=True)
+
+    return shoot
