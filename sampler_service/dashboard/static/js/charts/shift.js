@@ -45,7 +45,7 @@ export function shiftChart(csv, url) {
     },
     options: () => ({
       scales: { x: stepScale, y: { range: [0, 1] } },
-      axes: [{ label: "policy version", values: wholeTicks }, { label: "pass rate" }],
+      axes: [{ label: "policy version", values: wholeTicks }, { label: "pass rate", grid: { show: false } }],
       series: [{}, { paths: () => null, points: { show: false } }],
       cursor: { points: { show: false } },
       hooks: { drawClear: [drawCells], draw: [drawMarker] },

@@ -13,7 +13,9 @@ export function promptsPanel(id, url) {
   const search = field("contains", { type: "search", placeholder: "part of a prompt's id" });
   const low = field("min", { type: "number", min: "0", max: "1", step: "any", placeholder: "0" });
   const high = field("max", { type: "number", min: "0", max: "1", step: "any", placeholder: "1" });
-  const cluster = h("select", { name: "cluster" }, h("option", { value: "" }, "all"));
+  // The linked cluster is there before the summary names the others: the first page is loaded with it.
+  const linkedCluster = url.get("cluster");
+  const cluster = h("select", { name: "cluster" }, h("option", { value: "" }, "all"), linkedCluster ? h("option", { value: linkedCluster, selected: true }, linkedCluster) : null);
   const status = h("p", { class: "note", role: "status" });
   const host = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Prompts" });
   const previous = h("button", { type: "button", disabled: true, onclick: () => turn(-1) }, "Previous");
@@ -127,7 +129,7 @@ export function promptsPanel(id, url) {
     // Keeps the choice of clusters in step with the summary.
     update(summary) {
       const names = summary.clusters.map((c) => c.cluster).filter((name) => name).sort();
-      const chosen = cluster.value || url.get("cluster") || "";
+      const chosen = cluster.value;
       if (chosen && !names.includes(chosen)) names.push(chosen);
       if (names.join("\n") === knownClusters) return;
       knownClusters = names.join("\n");
