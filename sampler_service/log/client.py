@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from redis import exceptions as redis_errors
+from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from sampler_service.log.backoff import Backoff
@@ -18,6 +20,13 @@ from sampler_service.log.server_check import check_server
 from sampler_service.log.snapshots import SnapshotStore
 
 T = TypeVar("T")
+
+_REFUSALS = (
+    redis_errors.AuthenticationError,
+    redis_errors.AuthorizationError,
+    redis_errors.AuthenticationWrongNumberOfArgsError,
+    redis_errors.NoPermissionError,
+)
 
 
 class LogClient:
@@ -105,7 +114,9 @@ class LogClient:
                 result = await operation(self._redis)
             except (redis_errors.RedisError, OSError) as error:
                 translated = self._translate(error)
-                if not isinstance(translated, LogUnavailableError):
+                if isinstance(translated, LogUnavailableError):
+                    await self._drop_idle_connections()
+                else:
                     self._backoff.succeeded()
                 if translated is None:
                     raise
@@ -122,12 +133,8 @@ class LogClient:
         text = f"{self.settings.address}: {error}"
         if isinstance(error, redis_errors.WatchError):
             return None
-        if isinstance(
-            error,
-            redis_errors.AuthenticationError
-            | redis_errors.AuthorizationError
-            | redis_errors.NoPermissionError,
-        ):
+        # redis-py dresses a refused password up as a connection error.
+        if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
             return LogAccessError(text)
         if isinstance(error, redis_errors.OutOfMemoryError):
             return LogFullError(f"{text} (raise maxmemory, or move the log to a larger server)")
@@ -135,6 +142,12 @@ class LogClient:
             self._backoff.failed(text)
             return LogUnavailableError(text, self._backoff.retry_after_seconds)
         return LogError(text)
+
+    async def _drop_idle_connections(self) -> None:
+        """One dead connection means that the idle ones are dead too: do not let each fail somebody's call."""
+        if isinstance(self._redis, Redis):
+            with contextlib.suppress(redis_errors.RedisError, OSError):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _greet(self, connection: AbstractConnection) -> None:
         await connection.on_connect()

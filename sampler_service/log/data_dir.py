@@ -35,6 +35,14 @@ class DataDir:
         name = hashlib.blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
         return Path(tempfile.gettempdir()) / f"curriculum-{os.getuid()}-{name}" / "server.sock"
 
+    def has_valkey_data(self) -> bool:
+        """Whether a Valkey of version 9 or newer wrote the log: Redis cannot read its files."""
+        for base in self.path.glob("appendonlydir/*.base.rdb"):
+            with base.open("rb") as file:
+                if file.read(6) == b"VALKEY":
+                    return True
+        return False
+
     def acquire(self) -> None:
         """Make the directory and own it, or raise `DataDirLockedError` / `EmbeddedServerError`."""
         try:

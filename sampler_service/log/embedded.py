@@ -237,7 +237,10 @@ class EmbeddedServer:
             file.seek(said_before)
             said = file.read().decode(errors="replace").strip()
         status = self._process.returncode if self._process else None
-        if any(sign in said for sign in _NEWER_DATA):
+        if any(sign in said for sign in _NEWER_DATA) or (
+            # Redis takes a base file with Valkey's signature for damaged text.
+            "Bad file format" in said and ".base.rdb" in said and self._dir.has_valkey_data()
+        ):
             return (
                 f"the log in {self._dir.path} was written by a newer server, or one of another kind, than "
                 f"{self._binary or find_server_binary()}: install that again, or choose another --data-dir"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from curriculum.v1.log_pb2 import SnapshotManifest
 from google.protobuf.message import DecodeError
 
+from curriculum.v1.log_pb2 import SnapshotManifest
 from sampler_service.log.errors import SnapshotCorruptError, SnapshotFormatError
 
 FORMAT_VERSION = 1

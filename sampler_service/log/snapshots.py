@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from curriculum.v1.log_pb2 import SnapshotManifest
 from redis.exceptions import WatchError
 
+from curriculum.v1.log_pb2 import SnapshotManifest
 from sampler_service.log.blocks import (
     Column,
     ColumnLayout,

@@ -77,7 +77,7 @@ def test_any_flipped_bit_is_noticed_and_the_place_is_named(raw: bytes):
         # Some bits of a zlib stream carry nothing; then the content must be right.
         assert refused or bytes(into) == raw
     assert set(refusals) == {("alphas", 7)}
-    assert len(refusals) > 0.9 * (len(stored) - 1)
+    assert len(refusals) > 0.8 * (len(stored) - 1)
 
 
 def test_a_torn_block_is_noticed():
