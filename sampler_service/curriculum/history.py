@@ -125,7 +125,7 @@ class History:
         own_share = step["mixed_groups"] / step["groups"]
         # Two groups' worth of "no difference" steadies the estimate while few were explored.
         share = (self._explored[1] + 2.0 * own_share) / (self._explored[0] + 2.0)
-        return step["rollouts"] * (own_share / max(share, 0.01) - 1.0)
+        return step["rollouts"] * (own_share / max(float(share), 0.01) - 1.0)
 
     def _merge_pairs(self) -> None:
         for name, values in self._points.items():

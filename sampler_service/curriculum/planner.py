@@ -72,6 +72,8 @@ class BatchPlanner:
         self._explored_pool: tuple[int, int, int] | None = None
         self._reserved = np.zeros(0, dtype=np.bool_)
         self._reserved_count = 0
+        self.refreshes_elsewhere = False
+        """Somebody runs `begin_refresh`, `weigh_pool` and `adopt`: draws do not wait for it."""
 
     @property
     def _state(self) -> CurriculumState:
@@ -83,6 +85,11 @@ class BatchPlanner:
     def needs_refresh(self) -> bool:
         """Whether the whole pool must be weighed again."""
         return self._machine.all_changed or not self._tree_fits
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether a draw needs no weighing of the whole pool first, though a refresh may be due."""
+        return self._tree_fits
 
     @property
     def _tree_fits(self) -> bool:
@@ -108,6 +115,11 @@ class BatchPlanner:
             weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)))
         return SumTree(weights)
 
+    def abandon_refresh(self) -> None:
+        """Gives a refresh up: the pool must still be weighed."""
+        self._changed_since = None
+        self._machine.all_changed = True
+
     def adopt(self, tree: SumTree) -> None:
         """Ends a refresh: puts a weighed tree in force."""
         state = self._state
@@ -127,7 +139,9 @@ class BatchPlanner:
         While a refresh is under way in a thread, the tree from before it serves on.
         """
         refreshing = self._changed_since is not None
-        if not self._tree_fits or (self._machine.all_changed and not refreshing):
+        if not self._tree_fits or (
+            self._machine.all_changed and not refreshing and not self.refreshes_elsewhere
+        ):
             self.begin_refresh()
             self.adopt(self.weigh_pool())
         else:

@@ -17,9 +17,9 @@ __all__ = ["GroupCounts", "count_groups", "update_ema", "update_evidence"]
 class GroupCounts:
     """What the rollouts of each group came to; one entry per group."""
 
-    rollouts: NDArray[np.int64]
+    rollouts: NDArray[Any]
     """Rollouts that are outcomes."""
-    successes: NDArray[np.float64]
+    successes: NDArray[Any]
     """How many count as success (a fraction each, when rewards are taken as fractions)."""
     positives: NDArray[np.int64]
     """Rewards strictly above the threshold."""

@@ -1,0 +1,387 @@
+"""One curriculum in memory: appends events, reads those of others, folds all of them in log order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from curriculum.v1 import log_pb2
+from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
+from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
+from sampler_service.curriculum.planner import BatchPlanner
+from sampler_service.curriculum.state import CurriculumState
+from sampler_service.log import (
+    START,
+    CurriculumLog,
+    Entry,
+    LogClient,
+    LogError,
+    LogGapError,
+    LogLostError,
+    LogMissingError,
+    LogUnavailableError,
+    SnapshotMissingError,
+    is_after,
+    revision_millis,
+)
+from sampler_service.replica.settings import ReplicaSettings
+
+__all__ = ["CurriculumReplica", "curriculum_not_found"]
+
+_log = structlog.get_logger(__name__)
+
+# Events appended in one round trip.
+_MAX_GROUP = 64
+
+
+def curriculum_not_found(curriculum_id: str) -> NotFound:
+    """No such curriculum."""
+    return NotFound(
+        "CURRICULUM_NOT_FOUND",
+        f"curriculum_id = {curriculum_id!r} does not exist. Create it first (CreateCurriculum), or list what does.",
+        "curriculum_id",
+    )
+
+
+@dataclass(slots=True)
+class _Pending:
+    event: log_pb2.Event
+    payload: bytes
+    future: asyncio.Future[log_pb2.Outcome]
+
+
+class CurriculumReplica:
+    """Keeps one curriculum's state equal to the fold of its log.
+
+    All access to the log goes through one lock, so folding is in log order; appends that wait for it
+    are written together (group commit). Make one with `open`.
+    """
+
+    def __init__(
+        self, client: LogClient, curriculum_id: str, settings: ReplicaSettings, seed: int | None
+    ) -> None:
+        self.curriculum_id = curriculum_id
+        self.settings = settings
+        self.log: CurriculumLog = client.log(curriculum_id)
+        self.store = client.snapshots(curriculum_id)
+        self.lock = asyncio.Lock()
+        self.used = time.monotonic()
+        self.gone = False
+        """The curriculum was deleted: this object serves nobody any more."""
+        self.stale = False
+        """The log could not be reached at the last attempt: reads answer from the last known state."""
+        self.events_folded = 0
+        self.events_since_snapshot = 0
+        self.bytes_since_snapshot = 0
+        self.fold_seconds = 0.0
+        self.snapshot_millis = 0
+        self._position = START
+        self._machine: CurriculumMachine | None = None
+        self._planner: BatchPlanner | None = None
+        self._rng = np.random.default_rng(seed)
+        self._pending: list[_Pending] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._refresher: asyncio.Task[None] | None = None
+
+    @property
+    def machine(self) -> CurriculumMachine:
+        """The fold."""
+        if self._machine is None:
+            raise curriculum_not_found(self.curriculum_id)
+        return self._machine
+
+    @property
+    def planner(self) -> BatchPlanner:
+        """Draws from the fold's state."""
+        assert self._planner is not None
+        return self._planner
+
+    @property
+    def state(self) -> CurriculumState:
+        """The folded state: read only."""
+        return self.machine.state
+
+    # -- loading ---------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Loads the newest snapshot and folds the rest of the log.
+
+        Raises:
+            NotFound: no such curriculum.
+            LogError: the log cannot be read.
+        """
+        async with self.lock:
+            await self._load()
+
+    async def _load(self) -> None:
+        self._machine, self._planner = None, None
+        self._position = START
+        for attempt in range(3):
+            try:
+                try:
+                    manifest, arrays = await self.store.load()
+                except SnapshotMissingError:
+                    pass
+                else:
+                    state = await asyncio.to_thread(CurriculumState.restore, arrays)
+                    self._install(state)
+                    self._position = manifest.revision
+                    self.snapshot_millis = revision_millis(manifest.revision)
+                self.events_since_snapshot = self.bytes_since_snapshot = 0
+                await self._read_on()
+                break
+            except LogMissingError:
+                self.gone = True
+                raise curriculum_not_found(self.curriculum_id) from None
+            except LogGapError:
+                # Trimmed while we were reading: the snapshot it was trimmed behind is newer.
+                if attempt == 2:
+                    raise
+        if self._machine is None:
+            self.gone = True
+            raise curriculum_not_found(self.curriculum_id)
+
+    def _install(self, state: CurriculumState) -> None:
+        self._machine = CurriculumMachine(state)
+        self._planner = BatchPlanner(self._machine, self._rng)
+
+    def _large(self) -> bool:
+        large = self.state.table.size >= self.settings.background_refresh_prompts
+        self.planner.refreshes_elsewhere = large
+        return large
+
+    async def _reload(self, why: LogError) -> None:
+        _log.warning("reloading curriculum", curriculum_id=self.curriculum_id, why=str(why))
+        self.log.forget()
+        await self._load()
+
+    # -- reading ---------------------------------------------------------------
+
+    async def catch_up(self) -> None:
+        """Folds what others have appended.
+
+        Raises:
+            NotFound: the curriculum was deleted.
+            LogUnavailableError: the log is away; the state is the last known one, and marked stale.
+        """
+        async with self.lock:
+            try:
+                await self._read_on()
+                self.stale = False
+            except (LogGapError, LogLostError) as error:
+                await self._reload(error)
+            except LogMissingError:
+                self.gone = True
+                raise curriculum_not_found(self.curriculum_id) from None
+            except LogUnavailableError:
+                self.stale = True
+                raise
+
+    async def _read_on(self) -> None:
+        while entries := await self.log.read(self._position):
+            await self._fold_all(entries)
+
+    async def reach(self, min_revision: str) -> None:
+        """Waits until everything up to `min_revision` is folded.
+
+        Raises:
+            ValueError: not a revision.
+            Aborted: the log has not come that far.
+        """
+        if min_revision and is_after(min_revision, self._position):
+            await self.catch_up()
+            if is_after(min_revision, self._position):
+                raise Aborted(
+                    "REVISION_NOT_REACHED",
+                    f"min_revision = {min_revision!r} is ahead of the log ({self._position}). Is it another"
+                    " curriculum's, or has the log lost its last writes?",
+                    "min_revision",
+                    retry_after_seconds=1.0,
+                )
+
+    # -- writing ---------------------------------------------------------------
+
+    async def commit(self, event: log_pb2.Event) -> log_pb2.Outcome:
+        """Appends an event, folds up to it, and returns what it came to.
+
+        Raises:
+            CurriculumError: the fold refused it; nothing was changed.
+            LogUnavailableError: whether it was appended is not known; the same request may be repeated.
+        """
+        future: asyncio.Future[log_pb2.Outcome] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Pending(event, event.SerializeToString(), future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        outcome = await asyncio.shield(future)
+        if outcome.HasField("refusal"):
+            raise from_refusal(outcome.refusal)
+        return outcome
+
+    async def _flush(self) -> None:
+        while self._pending:
+            async with self.lock:
+                group, self._pending = self._pending[:_MAX_GROUP], self._pending[_MAX_GROUP:]
+                try:
+                    outcomes = await self._append(group)
+                except Exception as error:
+                    failure = (
+                        curriculum_not_found(self.curriculum_id)
+                        if isinstance(error, LogMissingError)
+                        else error
+                    )
+                    for pending in group:
+                        if not pending.future.done():
+                            pending.future.set_exception(failure)
+                            # Whoever asked may have gone; the error is not lost, it was theirs to see.
+                            pending.future.exception()
+                    if not isinstance(error, LogError | CurriculumError):
+                        _log.exception("appending failed", curriculum_id=self.curriculum_id)
+                    continue
+                for pending, outcome in zip(group, outcomes, strict=True):
+                    if not pending.future.done():
+                        pending.future.set_result(outcome)
+        self._tidy()
+
+    async def _append(self, group: Sequence[_Pending]) -> list[log_pb2.Outcome]:
+        try:
+            result = await self.log.append([pending.payload for pending in group], self._position)
+        except (LogGapError, LogLostError) as error:
+            await self._reload(error)
+            if len(error.own) < len(group):
+                raise LogUnavailableError(
+                    f"the log of curriculum {self.curriculum_id!r} was reloaded: {error}", 0.1
+                ) from error
+            return [self._outcome_after_reload(pending.event) for pending in group]
+        except LogMissingError:
+            self.gone = True
+            raise
+        except LogUnavailableError:
+            self.stale = True
+            raise
+        self.stale = False
+        await self._fold_all(result.foreign)
+        outcomes = []
+        for pending, revision in zip(group, result.own, strict=True):
+            outcomes.append(await self._fold(pending.event, revision, len(pending.payload)))
+        return outcomes
+
+    def _outcome_after_reload(self, event: log_pb2.Event) -> log_pb2.Outcome:
+        try:
+            outcome = self.machine.recall(event)
+            if outcome is None:
+                self.machine.check(event)
+                raise Aborted("RELOADED", "The log was reloaded while this was written; send it again.")
+        except CurriculumError as refusal:
+            return log_pb2.Outcome(revision=self._position, refusal=refusal.to_refusal())
+        outcome.duplicate = False
+        return outcome
+
+    # -- folding ---------------------------------------------------------------
+
+    async def _fold_all(self, entries: Sequence[Entry]) -> None:
+        for number, entry in enumerate(entries):
+            await self._fold(log_pb2.Event.FromString(entry.payload), entry.id, len(entry.payload))
+            if number % 16 == 15:
+                await asyncio.sleep(0)  # A long tail must not hold the event loop.
+
+    async def _fold(self, event: log_pb2.Event, revision: str, size: int) -> log_pb2.Outcome:
+        started = time.perf_counter()
+        millis = revision_millis(revision)
+        self.events_folded += 1
+        self.events_since_snapshot += 1
+        self.bytes_since_snapshot += size
+        if self._machine is None:
+            self._install(create_state(event, revision, millis))
+            outcome = log_pb2.Outcome(revision=revision)
+        else:
+            if event.WhichOneof("event") == "checkpoint_restored":
+                await self._go_back(event)
+            try:
+                outcome = self._machine.apply(event, revision, millis)
+            except Exception:
+                # The log must stay readable whatever it holds; an event that breaks the fold is a bug here.
+                _log.exception("folding failed", curriculum_id=self.curriculum_id, revision=revision)
+                outcome = log_pb2.Outcome(
+                    revision=revision,
+                    refusal=log_pb2.Refusal(
+                        code=13, reason="FOLD_FAILED", message=f"Event {revision} could not be folded."
+                    ),
+                )
+        self._position = revision
+        self.fold_seconds += time.perf_counter() - started
+        return outcome
+
+    async def _go_back(self, event: log_pb2.Event) -> None:
+        """Puts the kept state of a checkpoint in place, unless the event will be refused or is a repeat."""
+        present = self.state
+        try:
+            if self.machine.recall(event) is not None:
+                return
+            self.machine.check(event)
+        except CurriculumError:
+            return
+        revision = present.checkpoints[event.checkpoint_restored.checkpoint_id]["revision"]
+        _, arrays = await self.store.load(revision)
+        kept = await asyncio.to_thread(CurriculumState.restore, arrays)
+        self.machine.state = adopt_checkpoint(kept, present)
+        self.machine.all_changed = True
+
+    # -- derived data ------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """Between calls: brings derived data up to date, so that the next draw finds it so."""
+        if self._planner is None:
+            return
+        if self._planner.needs_refresh and self._large():
+            if self._refresher is None or self._refresher.done():
+                self._refresher = asyncio.create_task(self._refresh())
+        elif self.state.table.size and not self._planner.needs_refresh:
+            self._planner.update()
+
+    async def prepare_to_draw(self) -> None:
+        """Waits for the pool's first weighing in a thread, if it is large; draws need one."""
+        while self._large() and not self.planner.can_draw:
+            if self._refresher is None or self._refresher.done():
+                self._refresher = asyncio.create_task(self._refresh())
+            await asyncio.shield(self._refresher)
+
+    async def _refresh(self) -> None:
+        planner, state = self.planner, self.state
+        planner.begin_refresh()
+        try:
+            tree = await asyncio.to_thread(planner.weigh_pool)
+        except Exception:
+            _log.exception("weighing the pool failed", curriculum_id=self.curriculum_id)
+            planner.abandon_refresh()
+            return
+        if planner is self._planner and state is self.state and tree.size == state.table.size:
+            planner.adopt(tree)
+        else:
+            planner.abandon_refresh()
+
+    # -- snapshots -----------------------------------------------------------------
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether enough has been folded since the last one."""
+        return (
+            self.events_since_snapshot >= self.settings.snapshot_events
+            or self.bytes_since_snapshot >= self.settings.snapshot_bytes
+        )
+
+    async def copy_state(self) -> tuple[str, dict[str, Any]]:
+        """The revision, and the columns at it; folding waits meanwhile."""
+        async with self.lock:
+            return self._position, await asyncio.to_thread(self.state.export)
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        for task in (self._flusher, self._refresher):
+            if task is not None and not task.done():
+                await asyncio.wait([task], timeout=10)

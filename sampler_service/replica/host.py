@@ -1,0 +1,607 @@
+"""All curricula of one service process: loaded on demand, kept in memory while used, one method per RPC."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from curriculum.v1 import curriculum_pb2 as pb
+from curriculum.v1 import log_pb2
+from sampler_service.curriculum.errors import (
+    Aborted,
+    AlreadyExists,
+    CurriculumError,
+    Exhausted,
+    FailedPrecondition,
+    InvalidArgument,
+)
+from sampler_service.curriculum.leases import Lease
+from sampler_service.curriculum.planner import BatchPlan
+from sampler_service.curriculum.reports import lease_not_found
+from sampler_service.log import LogClient, LogError, LogExistsError, LogUnavailableError, parse_revision
+from sampler_service.replica import reading
+from sampler_service.replica.answers import batch_message, curriculum_message, report_response, timestamp
+from sampler_service.replica.curriculum_replica import CurriculumReplica
+from sampler_service.replica.requests import (
+    fingerprint,
+    grant_event,
+    prompts_events,
+    report_columns,
+    require_id,
+    require_policy_version,
+    require_request_id,
+    to_strategy,
+)
+from sampler_service.replica.settings import ReplicaSettings
+from sampler_service.replica.snapshotting import create_checkpoint, take_snapshot
+
+__all__ = ["CurriculumStatistics", "ReplicaHost"]
+
+_log = structlog.get_logger(__name__)
+
+_DEFAULT_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+_REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumStatistics:
+    """Figures of one loaded curriculum, for metrics."""
+
+    curriculum_id: str
+    revision: str
+    prompts: int
+    in_flight: int
+    unseen: int
+    live_leases: int
+    counters: dict[str, int]
+    totals: dict[str, float]
+    table_bytes: int
+    events_folded: int
+    fold_seconds: float
+    snapshot_age_seconds: float
+    stale: bool
+
+
+class ReplicaHost:
+    """Serves every curriculum of a log server.
+
+    Methods named after RPCs take and return API messages.
+
+    Raises:
+        CurriculumError: the request is refused.
+        LogError: the log cannot be used right now.
+
+    Args:
+        client: owned by the caller.
+        seed: for reproducible draws in tests; None for real chance.
+    """
+
+    def __init__(self, client: LogClient, settings: ReplicaSettings, *, seed: int | None = None) -> None:
+        self._client = client
+        self._settings = settings
+        self._seed = seed
+        self._replicas: dict[str, CurriculumReplica] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._background: asyncio.Task[None] | None = None
+        self._snapshots: dict[str, asyncio.Task[bool]] = {}
+
+    async def start(self) -> None:
+        """Begins housekeeping."""
+        self._background = asyncio.create_task(self._housekeeping())
+
+    async def close(self) -> None:
+        """Ends housekeeping, waits for writes, and snapshots what has changed."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.wait([self._background])
+        if self._snapshots:
+            await asyncio.wait(list(self._snapshots.values()), timeout=60)
+        for replica in list(self._replicas.values()):
+            await replica.close()
+            if replica.events_since_snapshot and not replica.gone:
+                try:
+                    await take_snapshot(replica)
+                except LogError as error:
+                    _log.warning("no final snapshot", curriculum_id=replica.curriculum_id, why=str(error))
+
+    async def ready(self) -> tuple[bool, str]:
+        """Whether the log can be reached."""
+        try:
+            await self._client.ping()
+        except LogError as error:
+            return False, str(error)
+        return True, "serving"
+
+    def statistics(self) -> list[CurriculumStatistics]:
+        """Figures of the loaded curricula."""
+        now = time.time()
+        figures = []
+        for replica in self._replicas.values():
+            state = replica.state
+            figures.append(
+                CurriculumStatistics(
+                    curriculum_id=replica.curriculum_id,
+                    revision=state.revision,
+                    prompts=state.table.size,
+                    in_flight=state.in_flight,
+                    unseen=state.unseen,
+                    live_leases=len(state.leases.live),
+                    counters=dict(state.history.counters),
+                    totals=dict(state.history.totals),
+                    table_bytes=state.table.nbytes,
+                    events_folded=replica.events_folded,
+                    fold_seconds=replica.fold_seconds,
+                    snapshot_age_seconds=(
+                        now - replica.snapshot_millis / 1000 if replica.snapshot_millis else float("nan")
+                    ),
+                    stale=replica.stale,
+                )
+            )
+        return figures
+
+    # -- finding ---------------------------------------------------------------------
+
+    async def replica(self, curriculum_id: str, min_revision: str = "") -> CurriculumReplica:
+        """The replica of a curriculum, loaded, and at `min_revision` or later."""
+        if min_revision:
+            try:
+                parse_revision(min_revision)
+            except ValueError:
+                raise InvalidArgument(
+                    "INVALID_REVISION",
+                    f"min_revision = {min_revision!r} is not a revision this service gave.",
+                    "min_revision",
+                ) from None
+        replica = self._replicas.get(curriculum_id)
+        if replica is None or replica.gone:
+            replica = await self._open(curriculum_id)
+        replica.used = time.monotonic()
+        if min_revision:
+            await replica.reach(min_revision)
+        return replica
+
+    async def _open(self, curriculum_id: str) -> CurriculumReplica:
+        require_id(curriculum_id, "curriculum_id")
+        lock = self._opening.setdefault(curriculum_id, asyncio.Lock())
+        try:
+            async with lock:
+                replica = self._replicas.get(curriculum_id)
+                if replica is None or replica.gone:
+                    self._replicas.pop(curriculum_id, None)
+                    replica = CurriculumReplica(self._client, curriculum_id, self._settings, self._seed)
+                    await replica.open()
+                    self._replicas[curriculum_id] = replica
+                return replica
+        finally:
+            if not lock.locked():
+                self._opening.pop(curriculum_id, None)
+
+    async def _reading(self, curriculum_id: str, min_revision: str = "") -> CurriculumReplica:
+        """For reads: caught up with the log, or marked stale when it is away."""
+        replica = await self.replica(curriculum_id, min_revision)
+        try:
+            await replica.catch_up()
+        except LogUnavailableError:
+            if min_revision:
+                await replica.reach(min_revision)
+        return replica
+
+    # -- curricula ----------------------------------------------------------------------
+
+    async def create_curriculum(self, request: pb.CreateCurriculumRequest) -> pb.CreateCurriculumResponse:
+        """CreateCurriculum."""
+        require_request_id(request.request_id)
+        require_id(request.curriculum_id, "curriculum_id")
+        strategy = to_strategy(request.strategy)
+        preset = request.strategy.preset or "frontier"
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            curriculum_created=log_pb2.CurriculumCreated(
+                curriculum_id=request.curriculum_id, strategy_json=strategy.to_json(), preset=preset
+            ),
+        )
+        duplicate = False
+        try:
+            await self._client.log(request.curriculum_id).create(event.SerializeToString())
+            stale = self._replicas.pop(request.curriculum_id, None)
+            if stale is not None:
+                stale.gone = True
+        except LogExistsError:
+            replica = await self._reading(request.curriculum_id)
+            if replica.machine.recall(event) is None:
+                raise AlreadyExists(
+                    "CURRICULUM_EXISTS",
+                    f"curriculum_id = {request.curriculum_id!r} exists."
+                    " Use it, delete it first, or choose another id.",
+                    "curriculum_id",
+                ) from None
+            duplicate = True
+        replica = await self.replica(request.curriculum_id)
+        return pb.CreateCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
+
+    async def get_curriculum(self, request: pb.GetCurriculumRequest) -> pb.GetCurriculumResponse:
+        """GetCurriculum."""
+        replica = await self._reading(request.curriculum_id, request.min_revision)
+        return pb.GetCurriculumResponse(curriculum=curriculum_message(replica.state))
+
+    async def list_curricula(self, request: pb.ListCurriculaRequest) -> pb.ListCurriculaResponse:
+        """ListCurricula."""
+        if request.page_size < 0:
+            raise InvalidArgument(
+                "INVALID_PAGE_SIZE", f"page_size = {request.page_size} must not be negative.", "page_size"
+            )
+        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        names = sorted(name for name in await self._client.list_curricula() if name > request.page_token)
+        response = pb.ListCurriculaResponse()
+        for name in names[:size]:
+            try:
+                replica = await self._reading(name)
+            except CurriculumError:
+                continue  # Deleted a moment ago.
+            response.curricula.append(curriculum_message(replica.state))
+        if len(names) > size:
+            response.next_page_token = names[size - 1]
+        return response
+
+    async def update_curriculum(self, request: pb.UpdateCurriculumRequest) -> pb.UpdateCurriculumResponse:
+        """UpdateCurriculum."""
+        require_request_id(request.request_id)
+        strategy = to_strategy(request.strategy)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            strategy_updated=log_pb2.StrategyUpdated(
+                strategy_json=strategy.to_json(),
+                preset=request.strategy.preset or "frontier",
+                etag=request.etag,
+            ),
+        )
+        replica, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.UpdateCurriculumResponse(
+            curriculum=curriculum_message(replica.state), duplicate=outcome.duplicate
+        )
+
+    async def delete_curriculum(self, request: pb.DeleteCurriculumRequest) -> pb.DeleteCurriculumResponse:
+        """DeleteCurriculum."""
+        require_request_id(request.request_id)
+        replica = await self._reading(request.curriculum_id)
+        if request.etag and request.etag != replica.state.etag:
+            raise FailedPrecondition(
+                "ETAG_MISMATCH",
+                f"etag = {request.etag!r}, but the strategy in force has {replica.state.etag!r}."
+                " Read it again (GetCurriculum) and decide anew.",
+                "etag",
+            )
+        revision = replica.state.revision
+        await self._client.log(request.curriculum_id).delete()
+        replica.gone = True
+        self._replicas.pop(request.curriculum_id, None)
+        return pb.DeleteCurriculumResponse(revision=revision)
+
+    # -- mutations -------------------------------------------------------------------------
+
+    async def _mutate(
+        self, curriculum_id: str, event: log_pb2.Event
+    ) -> tuple[CurriculumReplica, log_pb2.Outcome]:
+        """Recalls a repeat, refuses what the state refuses, else appends and folds."""
+        replica = await self.replica(curriculum_id)
+        outcome = replica.machine.recall(event)
+        if outcome is not None:
+            return replica, outcome
+        try:
+            replica.machine.check(event)
+        except CurriculumError:
+            # Perhaps only this replica is behind: look again before refusing.
+            await replica.catch_up()
+            outcome = replica.machine.recall(event)
+            if outcome is not None:
+                return replica, outcome
+            replica.machine.check(event)
+        return replica, await replica.commit(event)
+
+    async def add_prompts(self, requests: AsyncIterator[pb.AddPromptsRequest]) -> pb.AddPromptsResponse:
+        """AddPrompts."""
+        curriculum_id = request_id = ""
+        response = pb.AddPromptsResponse(duplicate=True)
+        number = 0
+        async for request in requests:
+            if number == 0:
+                curriculum_id, request_id = request.curriculum_id, request.request_id
+                require_request_id(request_id)
+            elif request.curriculum_id not in ("", curriculum_id) or request.request_id not in (
+                "",
+                request_id,
+            ):
+                raise InvalidArgument(
+                    "CHANGED_MIDWAY",
+                    "curriculum_id and request_id must be the same (or empty) in every chunk of one AddPrompts.",
+                    "curriculum_id",
+                )
+            number += 1
+            print_ = fingerprint(request, "curriculum_id", "request_id")
+            replica = await self.replica(curriculum_id)
+            for part, prompts in enumerate(prompts_events(request)):
+                event = log_pb2.Event(
+                    request_id=f"{request_id}#{number}.{part}", fingerprint=print_, prompts_added=prompts
+                )
+                _, outcome = await self._mutate(curriculum_id, event)
+                response.added += outcome.prompts_added.added
+                response.already_present += outcome.prompts_added.already_present
+                response.revision = outcome.revision
+                response.duplicate &= outcome.duplicate
+            response.total = replica.state.table.size
+        if number == 0:
+            raise InvalidArgument("MISSING_FIELD", "The stream ended without a chunk.", "curriculum_id")
+        if not response.revision:
+            response.revision, response.duplicate = replica.state.revision, False
+        return response
+
+    async def next_batch(self, request: pb.NextBatchRequest) -> pb.NextBatchResponse:
+        """NextBatch."""
+        require_request_id(request.request_id)
+        require_policy_version(request.policy_version)
+        replica = await self.replica(request.curriculum_id, request.min_revision)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request, "min_revision", "trainer_id"),
+        )
+        outcome = replica.machine.recall(event)
+        attempt = 0
+        while outcome is None:
+            attempt += 1
+            plan = await self._plan(replica, request)
+            lease_id = uuid.uuid4().hex
+            event.batch_granted.CopyFrom(
+                grant_event(request, plan, lease_id, replica.state.strategy.lease_seconds)
+            )
+            try:
+                outcome = await replica.commit(event)
+            except Aborted as error:
+                if error.reason not in _REDRAW or attempt >= self._settings.max_grant_attempts:
+                    raise
+            finally:
+                replica.planner.settle(plan)
+        lease = replica.state.leases.get(outcome.batch_granted.lease_id)
+        if lease is None:
+            raise FailedPrecondition(
+                "BATCH_FORGOTTEN",
+                f"request_id = {request.request_id!r} was answered long ago and its batch is forgotten."
+                " Use a new request_id for a new batch.",
+                "request_id",
+            )
+        return pb.NextBatchResponse(
+            batch=batch_message(lease, _lease_ids(replica, lease), outcome.revision),
+            duplicate=outcome.duplicate,
+        )
+
+    async def _plan(self, replica: CurriculumReplica, request: pb.NextBatchRequest) -> BatchPlan:
+        arguments = (request.batch_size, request.rollout_budget)
+        await replica.prepare_to_draw()
+        try:
+            return replica.planner.plan(*arguments, equal_quotas=request.equal_quotas)
+        except Exhausted:
+            # Something may have been freed meanwhile: by another replica, or by time.
+            await replica.catch_up()
+            await self._expire(replica)
+            return replica.planner.plan(*arguments, equal_quotas=request.equal_quotas)
+
+    async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
+        """ReportRollouts."""
+        require_request_id(request.request_id)
+        require_policy_version(request.policy_version)
+        columns = report_columns(request)
+        replica = await self.replica(request.curriculum_id)
+        print_ = fingerprint(request)
+        for _ in range(self._settings.max_grant_attempts):
+            lease: Lease | None = None
+            if request.lease_id:
+                lease = replica.state.leases.get(request.lease_id)
+                if lease is None:
+                    await replica.catch_up()
+                    lease = replica.state.leases.get(request.lease_id)
+                slots, row_ids = _slots_in_lease(replica, lease, request)
+            else:
+                slots = replica.state.table.find(request.prompt_ids)
+                row_ids = dict(zip(slots.tolist(), request.prompt_ids, strict=True))
+            unknown = slots < 0
+            reported = columns.event(slots, ~unknown)
+            reported.lease_id = request.lease_id
+            reported.policy_version = request.policy_version
+            reported.epoch = replica.state.epoch
+            reported.seed = secrets.randbits(63)
+            event = log_pb2.Event(
+                request_id=request.request_id, fingerprint=print_, rollouts_reported=reported
+            )
+            try:
+                if request.lease_id and lease is None and replica.machine.recall(event) is None:
+                    raise lease_not_found(request.lease_id)
+                _, outcome = await self._mutate(request.curriculum_id, event)
+            except Aborted as error:
+                if error.reason not in _REDRAW:
+                    raise
+                continue
+            reason = "PROMPT_NOT_IN_LEASE" if request.lease_id else "PROMPT_NOT_FOUND"
+            return report_response(request, outcome, replica.state, row_ids, unknown, reason)
+        raise Aborted(
+            "EPOCH_CHANGED", "The curriculum is being restored again and again; send the report later."
+        )
+
+    async def release_batch(self, request: pb.ReleaseBatchRequest) -> pb.ReleaseBatchResponse:
+        """ReleaseBatch."""
+        require_request_id(request.request_id)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            batch_released=log_pb2.BatchReleased(lease_id=request.lease_id),
+        )
+        _, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.ReleaseBatchResponse(
+            released=outcome.batch_released.released, revision=outcome.revision, duplicate=outcome.duplicate
+        )
+
+    async def advance_policy(self, request: pb.AdvancePolicyRequest) -> pb.AdvancePolicyResponse:
+        """AdvancePolicy."""
+        require_request_id(request.request_id)
+        advanced = log_pb2.PolicyAdvanced(
+            policy_version=request.policy_version, start_iteration=request.start_iteration
+        )
+        if request.HasField("kl"):
+            advanced.kl = request.kl
+        event = log_pb2.Event(
+            request_id=request.request_id, fingerprint=fingerprint(request), policy_advanced=advanced
+        )
+        _, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.AdvancePolicyResponse(revision=outcome.revision, duplicate=outcome.duplicate)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    async def create_checkpoint(self, request: pb.CreateCheckpointRequest) -> pb.CreateCheckpointResponse:
+        """CreateCheckpoint."""
+        require_request_id(request.request_id)
+        require_id(request.checkpoint_id, "checkpoint_id")
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            checkpoint_created=log_pb2.CheckpointCreated(checkpoint_id=request.checkpoint_id),
+        )
+        replica = await self._reading(request.curriculum_id)
+        outcome = replica.machine.recall(event)
+        if outcome is None:
+            replica.machine.check(event)
+            outcome = await create_checkpoint(replica, event)
+        return pb.CreateCheckpointResponse(revision=outcome.revision, duplicate=outcome.duplicate)
+
+    async def restore_checkpoint(self, request: pb.RestoreCheckpointRequest) -> pb.RestoreCheckpointResponse:
+        """RestoreCheckpoint."""
+        require_request_id(request.request_id)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            checkpoint_restored=log_pb2.CheckpointRestored(checkpoint_id=request.checkpoint_id),
+        )
+        _, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.RestoreCheckpointResponse(revision=outcome.revision, duplicate=outcome.duplicate)
+
+    async def delete_checkpoint(self, request: pb.DeleteCheckpointRequest) -> pb.DeleteCheckpointResponse:
+        """DeleteCheckpoint."""
+        require_request_id(request.request_id)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            checkpoint_deleted=log_pb2.CheckpointDeleted(checkpoint_id=request.checkpoint_id),
+        )
+        _, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.DeleteCheckpointResponse(revision=outcome.revision, duplicate=outcome.duplicate)
+
+    async def list_checkpoints(self, request: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
+        """ListCheckpoints."""
+        replica = await self._reading(request.curriculum_id)
+        response = pb.ListCheckpointsResponse(revision=replica.state.revision)
+        for id_, kept in replica.state.checkpoints.items():
+            response.checkpoints.add(
+                checkpoint_id=id_,
+                revision=kept["revision"],
+                create_time=timestamp(kept["millis"]),
+                policy_version=kept["policy_version"],
+            )
+        return response
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    async def list_prompt_states(self, request: pb.ListPromptStatesRequest) -> pb.ListPromptStatesResponse:
+        """ListPromptStates."""
+        replica = await self._reading(request.curriculum_id, request.min_revision)
+        return await asyncio.to_thread(reading.prompt_states, replica.state, request)
+
+    async def get_summary(self, request: pb.GetSummaryRequest) -> pb.GetSummaryResponse:
+        """GetSummary."""
+        replica = await self._reading(request.curriculum_id, request.min_revision)
+        summary = reading.summary(replica.state, request.bins)
+        summary.stale = replica.stale
+        return pb.GetSummaryResponse(summary=summary)
+
+    # -- housekeeping --------------------------------------------------------------------------------
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.tick_seconds)
+            for replica in list(self._replicas.values()):
+                try:
+                    if replica.gone:
+                        self._replicas.pop(replica.curriculum_id, None)
+                        continue
+                    await self._expire(replica)
+                    self._snapshot_if_due(replica)
+                except (LogError, CurriculumError) as error:
+                    _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
+                except Exception:
+                    _log.exception("housekeeping failed", curriculum_id=replica.curriculum_id)
+            await self._let_go_of_idle()
+
+    async def _expire(self, replica: CurriculumReplica) -> None:
+        due = replica.state.leases.expired(int(time.time() * 1000))
+        if due:
+            await replica.commit(
+                log_pb2.Event(
+                    request_id=f"expire/{uuid.uuid4().hex}",
+                    leases_expired=log_pb2.LeasesExpired(lease_ids=due),
+                )
+            )
+
+    def _snapshot_if_due(self, replica: CurriculumReplica) -> None:
+        running = self._snapshots.get(replica.curriculum_id)
+        if running is not None:
+            if not running.done():
+                return
+            del self._snapshots[replica.curriculum_id]
+            if not running.cancelled() and (error := running.exception()) is not None:
+                _log.warning("snapshot failed", curriculum_id=replica.curriculum_id, why=str(error))
+        if replica.wants_snapshot:
+            self._snapshots[replica.curriculum_id] = asyncio.create_task(take_snapshot(replica))
+
+    async def _let_go_of_idle(self) -> None:
+        """Frees memory: curricula idle the longest go first, after a snapshot so that they return fast."""
+        held = sum(replica.state.table.nbytes for replica in self._replicas.values())
+        for replica in sorted(self._replicas.values(), key=lambda replica: replica.used):
+            if held <= self._settings.max_table_bytes:
+                return
+            if time.monotonic() - replica.used < self._settings.idle_seconds:
+                return
+            try:
+                if replica.events_since_snapshot:
+                    await take_snapshot(replica)
+            except LogError:
+                continue
+            held -= replica.state.table.nbytes
+            await replica.close()
+            self._replicas.pop(replica.curriculum_id, None)
+
+
+def _lease_ids(replica: CurriculumReplica, lease: Lease) -> list[str]:
+    return replica.state.table.ids(lease.rows)
+
+
+def _slots_in_lease(
+    replica: CurriculumReplica, lease: Lease | None, request: pb.ReportRolloutsRequest
+) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """Slot of each reported prompt, −1 where the lease does not hold it, and the ids of the lease's rows."""
+    if lease is None:
+        return np.full(len(request.prompt_ids), -1, dtype=np.int32), {}
+    ids = _lease_ids(replica, lease)
+    row_ids = dict(zip(lease.rows.tolist(), ids, strict=True))
+    if ids == list(request.prompt_ids):
+        return np.arange(len(ids), dtype=np.int32), row_ids
+    slots = {id_: slot for slot, id_ in enumerate(ids)}
+    found = np.array([slots.get(id_, -1) for id_ in request.prompt_ids], dtype=np.int32)
+    return found, row_ids

@@ -1,0 +1,30 @@
+"""Settings of a replica."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ReplicaSettings"]
+
+
+class ReplicaSettings(BaseModel):
+    """How a replica keeps its curricula."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    snapshot_events: int = Field(default=2048, ge=1)
+    """Events after which a snapshot is taken: what a recovery has to fold at most, about."""
+    snapshot_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of events after which a snapshot is taken."""
+    snapshot_lock_seconds: float = Field(default=120.0, gt=0)
+    """How long a snapshotter that died keeps others from taking over."""
+    max_table_bytes: int = Field(default=8 * 2**30, ge=2**20)
+    """Memory for prompt tables; beyond it curricula idle the longest are let go, to be loaded again on demand."""
+    idle_seconds: float = Field(default=300.0, ge=0)
+    """A curriculum used within this time is never let go."""
+    tick_seconds: float = Field(default=1.0, gt=0)
+    """How often leases are checked for expiry, and housekeeping is done."""
+    background_refresh_prompts: int = Field(default=50_000, ge=1)
+    """Pools of at least this size are weighed anew in a thread when the policy advances."""
+    max_grant_attempts: int = Field(default=16, ge=1)
+    """Draws of one batch before giving up, when other replicas are faster each time."""

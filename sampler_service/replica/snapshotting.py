@@ -1,0 +1,91 @@
+"""Taking snapshots and keeping checkpoints: one process at a time per curriculum, by a fenced lock."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from curriculum.v1 import log_pb2
+from sampler_service.curriculum.errors import Aborted
+from sampler_service.log import SnapshotterLostError, revision_millis
+from sampler_service.replica.curriculum_replica import CurriculumReplica
+
+__all__ = ["create_checkpoint", "take_snapshot"]
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def _snapshotter(replica: CurriculumReplica, wait_seconds: float) -> AsyncIterator[bool]:
+    """Holds the snapshotter's lock, renewed while it is held; yields whether we got it."""
+    ttl = replica.settings.snapshot_lock_seconds
+    token = secrets.token_hex(8)
+    deadline = time.monotonic() + wait_seconds
+    while not (held := await replica.store.lock.acquire(token, ttl)) and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    if not held:
+        yield False
+        return
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(ttl / 3)
+            await replica.store.lock.renew(ttl)
+
+    renewer = asyncio.create_task(renew())
+    try:
+        yield True
+    finally:
+        renewer.cancel()
+        await replica.store.lock.release()
+
+
+async def take_snapshot(replica: CurriculumReplica) -> bool:
+    """Keeps the present state, trims the log behind the snapshot before it, and drops what nobody needs.
+
+    Returns:
+        False when another process is at it.
+    """
+    async with _snapshotter(replica, 0.0) as held:
+        if not held:
+            return False
+        before = await replica.store.head()
+        revision, columns = await replica.copy_state()
+        replica.events_since_snapshot = replica.bytes_since_snapshot = 0
+        try:
+            await replica.store.save(revision, columns)
+            replica.snapshot_millis = revision_millis(revision)
+            # The log is kept back to the snapshot before this one: a replica a little behind needs no reload.
+            if before is not None and before != revision:
+                await replica.store.trim(before)
+            kept = {str(checkpoint["revision"]) for checkpoint in replica.state.checkpoints.values()}
+            await replica.store.collect_garbage(kept | {revision} | ({before} if before else set()))
+        except SnapshotterLostError:
+            _log.info("another replica took over the snapshots", curriculum_id=replica.curriculum_id)
+            return False
+    return True
+
+
+async def create_checkpoint(replica: CurriculumReplica, event: log_pb2.Event) -> log_pb2.Outcome:
+    """Saves the state, then writes the event that names it: a crash in between leaves no broken checkpoint.
+
+    Raises:
+        Aborted: another process keeps the snapshotter's lock.
+    """
+    async with _snapshotter(replica, 10.0) as held:
+        if not held:
+            raise Aborted(
+                "SNAPSHOT_UNDER_WAY",
+                "Another process is taking a snapshot of this curriculum; try again.",
+                retry_after_seconds=2.0,
+            )
+        await replica.catch_up()
+        revision, columns = await replica.copy_state()
+        await replica.store.save(revision, columns)
+        event.checkpoint_created.revision = revision
+        return await replica.commit(event)
