@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.errors import InvalidArgument, NotFound
-from sampler_service.curriculum.history import CALIBRATION_BINS, FINE_BINS, HISTORY_BINS, PROFILE_BINS
+from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_BINS
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.answers import timestamp
 
@@ -48,7 +48,7 @@ def summary(state: CurriculumState, bins: int) -> pb.Summary:
             unseen=state.unseen,
         ),
         history=_history(state),
-        effective_prompt_ratio=_or_zero(history.recent_mixed_share()),
+        effective_prompt_ratio=history.recent_mixed_share(),
         rollouts_spent=int(totals["rollouts"]),
         rollouts_wasted=int(totals["wasted_rollouts"]),
         rollouts_saved=history.rollouts_saved,
@@ -69,17 +69,15 @@ def summary(state: CurriculumState, bins: int) -> pb.Summary:
         groups=int(totals["groups"]),
         mixed_groups=int(totals["mixed_groups"]),
         exploration_rollouts=int(totals["exploration_rollouts"]),
+        completion_tokens=counters.get("completion_tokens", 0),
         update_time=timestamp(state.millis),
         preset=state.preset,
     )
 
 
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
-
-
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    return np.where(denominator > 0, numerator / np.maximum(denominator, 1e-12), 0.0)
+    """NaN where there is nothing to divide by: no data is not zero."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1e-12), np.nan)
 
 
 def _history(state: CurriculumState) -> pb.History:
@@ -104,6 +102,7 @@ def _history(state: CurriculumState) -> pb.History:
         all_correct_groups=whole("all_correct_groups"),
         all_wrong_groups=whole("all_wrong_groups"),
         rollouts=whole("rollouts"),
+        wasted_rollouts=whole("wasted_rollouts"),
         exploration_rollouts=whole("exploration_rollouts"),
         mean_rewards=_ratio(series["reward_sum"], series["rollouts"]).tolist(),
         briers=_ratio(series["brier_sum"], series["predictions"]).tolist(),
@@ -118,12 +117,10 @@ def _calibration(state: CurriculumState) -> pb.Calibration:
     counts, predicted, observed = history.calibration
     return pb.Calibration(
         predictions=int(predictions),
-        brier=history.totals["brier_sum"] / predictions if predictions else 0.0,
-        log_loss=history.log_loss_sum / predictions if predictions else 0.0,
+        brier=history.totals["brier_sum"] / predictions if predictions else math.nan,
+        log_loss=history.log_loss_sum / predictions if predictions else math.nan,
         bin_counts=counts.astype(np.int64).tolist(),
-        bin_predicted=np.where(
-            counts > 0, _ratio(predicted, counts), (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-        ).tolist(),
+        bin_predicted=_ratio(predicted, counts).tolist(),
         bin_observed=_ratio(observed, counts).tolist(),
     )
 

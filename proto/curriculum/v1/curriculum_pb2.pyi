@@ -618,7 +618,9 @@ class Batch(_message.Message):
     def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def baselines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Expected reward, frozen when the batch was drawn."""
+        """Posterior mean of the pass rate, frozen when the batch was drawn: the expected
+        reward where rewards are 0 or 1.
+        """
 
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -1445,7 +1447,7 @@ Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
 @_typing.final
 class History(_message.Message):
     """One entry per point in time; a point is a step of the policy, or several once
-    the series is long.
+    the series is long. NaN: no data.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1462,6 +1464,7 @@ class History(_message.Message):
     BRIERS_FIELD_NUMBER: _builtins.int
     HISTOGRAM_COUNTS_FIELD_NUMBER: _builtins.int
     HISTOGRAM_BINS_FIELD_NUMBER: _builtins.int
+    WASTED_ROLLOUTS_FIELD_NUMBER: _builtins.int
     histogram_bins: _builtins.int
     @_builtins.property
     def times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
@@ -1489,6 +1492,10 @@ class History(_message.Message):
     def histogram_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """points x bins, row-major: the difficulty histogram at each point."""
 
+    @_builtins.property
+    def wasted_rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rollouts in groups that were all right or all wrong."""
+
     def __init__(
         self,
         *,
@@ -1504,10 +1511,11 @@ class History(_message.Message):
         briers: _abc.Iterable[_builtins.float] | None = ...,
         histogram_counts: _abc.Iterable[_builtins.int] | None = ...,
         histogram_bins: _builtins.int = ...,
+        wasted_rollouts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_correct_groups", b"all_correct_groups", "all_wrong_groups", b"all_wrong_groups", "briers", b"briers", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "histogram_bins", b"histogram_bins", "histogram_counts", b"histogram_counts", "mean_rewards", b"mean_rewards", "mixed_groups", b"mixed_groups", "policy_versions", b"policy_versions", "rollouts", b"rollouts", "times_seconds", b"times_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_correct_groups", b"all_correct_groups", "all_wrong_groups", b"all_wrong_groups", "briers", b"briers", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "histogram_bins", b"histogram_bins", "histogram_counts", b"histogram_counts", "mean_rewards", b"mean_rewards", "mixed_groups", b"mixed_groups", "policy_versions", b"policy_versions", "rollouts", b"rollouts", "times_seconds", b"times_seconds", "wasted_rollouts", b"wasted_rollouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1697,6 +1705,7 @@ class Summary(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     revision: _builtins.str
     policy_version: _builtins.int
@@ -1705,7 +1714,7 @@ class Summary(_message.Message):
     prompts_seen: _builtins.int
     prompts_in_flight: _builtins.int
     effective_prompt_ratio: _builtins.float
-    """Mixed groups per group over the last steps."""
+    """Mixed groups per group over the last steps; NaN before the first group."""
     rollouts_spent: _builtins.int
     rollouts_wasted: _builtins.int
     """Rollouts in groups that were all right or all wrong."""
@@ -1725,6 +1734,8 @@ class Summary(_message.Message):
     preset: _builtins.str
     stale: _builtins.bool
     """True when the log could not be reached and this is the last known state."""
+    completion_tokens: _builtins.int
+    """As far as trainers reported lengths."""
     @_builtins.property
     def difficulty_histogram(self) -> Global___Histogram: ...
     @_builtins.property
@@ -1771,10 +1782,11 @@ class Summary(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         preset: _builtins.str = ...,
         stale: _builtins.bool = ...,
+        completion_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
