@@ -11,7 +11,10 @@ from trainer_client.tasks import VerifierError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy: mean pass@1. by_cluster: cluster → (prompts, pass@1). pass_at_k: with k = samples."""
+    """accuracy: mean pass@1. by_cluster: cluster → (prompts, pass@1). pass_at_k: with k = samples.
+
+    pass_rates: share of correct samples of each prompt, in the order asked.
+    """
 
     prompts: int
     samples: int
@@ -19,6 +22,7 @@ class Evaluation:
     pass_at_k: float
     by_cluster: dict[str, tuple[int, float]]
     failed_verdicts: int
+    pass_rates: tuple[float, ...] = ()
 
 
 def evaluate(
@@ -57,6 +61,7 @@ def evaluate(
             for cluster, rights in sorted(clusters.items())
         },
         failed_verdicts=failed,
+        pass_rates=tuple(right / samples for right in correct),
     )
 
 

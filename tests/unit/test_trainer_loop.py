@@ -186,7 +186,9 @@ def test_a_failing_verifier_is_reported_as_an_error_and_not_as_a_wrong_answer(tm
         raise VerifierError("out of order")
 
     service = FakeCurriculum([p.prompt_id for p in digit_pool().train])
-    trainer, _, reporter, _ = make_trainer(tiny_config(tmp_path, steps=1), service, digit_pool(verifier=fails))
+    trainer, _, reporter, _ = make_trainer(
+        tiny_config(tmp_path, steps=1), service, digit_pool(verifier=fails)
+    )
 
     history = trainer.run().history
 

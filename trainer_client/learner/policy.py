@@ -88,13 +88,18 @@ class Policy:
         return metrics
 
     @torch.no_grad()
-    def mean_kl(self, samples: Sequence[Sample], max_samples: int = 32) -> float:
+    def mean_kl(self, samples: Sequence[Sample], max_prompts: int = 6, max_per_prompt: int = 4) -> float:
         """Mean KL per token between the policy that sampled and the present one, on some samples.
 
-        k3 on the sampled tokens: an estimate of KL(behaviour ‖ present), exact in expectation.
+        k3 on the sampled tokens: an estimate of KL(behaviour ‖ present), exact in expectation. A few
+        completions of a few prompts: prompts are what costs.
         """
-        chosen = [s for s in samples if s.completion_token_ids]
-        chosen = chosen[:: max(1, math.ceil(len(chosen) / max_samples))]
+        groups: dict[str, list[Sample]] = {}
+        for sample in samples:
+            if sample.completion_token_ids:
+                groups.setdefault(sample.prompt_id, []).append(sample)
+        spread = list(groups.values())[:: max(1, math.ceil(len(groups) / max_prompts))]
+        chosen = [sample for group in spread for sample in group[:max_per_prompt]]
         total = tokens = 0.0
         for part in self._parts(chosen):
             now = self.log_probs(part)

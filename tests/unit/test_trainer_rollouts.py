@@ -1,0 +1,321 @@
+"""Sampling and log-probabilities with a tiny random model, against naive computations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
+
+from trainer_client.learner.log_probs import completion_log_probs
+from trainer_client.learner.lora import add_lora
+from trainer_client.learner.policy import Policy, UpdateSettings
+from trainer_client.learner.samples import Sample, micro_batches
+from trainer_client.models.tiny import tiny_model, tiny_tokenizer
+from trainer_client.rollouts import RolloutGroup, RolloutRequest, SamplingParams
+from trainer_client.rollouts.transformers_engine import TransformersEngine, sample_tokens
+
+pytestmark = pytest.mark.torch
+PROMPTS = ["1+1=", "20+3=", "7*8=56\n3*3=", "9", "copy me please:"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any) -> Any:
+    made = tiny_model(tokenizer, seed=3)
+    # Random embeddings are small; scaled up, the model has preferences.
+    with torch.no_grad():
+        made.model.embed_tokens.weight.mul_(3)
+    return made
+
+
+def requests(tokenizer: Any, counts: list[int]) -> list[RolloutRequest]:
+    return [
+        RolloutRequest(f"p{index}", tuple(tokenizer(text)["input_ids"]), count)
+        for index, (text, count) in enumerate(zip(PROMPTS, counts, strict=True))
+    ]
+
+
+def samples_of(groups: list[RolloutGroup]) -> list[Sample]:
+    return [
+        Sample(group.prompt_id, group.prompt_token_ids, c.token_ids, c.log_probs, 1.0)
+        for group in groups
+        for c in group.completions
+    ]
+
+
+def naive_log_probs(model: Any, sample: Sample, temperature: float) -> list[float]:
+    ids = torch.tensor([[*sample.prompt_token_ids, *sample.completion_token_ids]])
+    with torch.no_grad():
+        logits = model(ids).logits[0] / temperature
+    start = len(sample.prompt_token_ids)
+    rows = torch.log_softmax(logits, dim=-1)
+    return [rows[start - 1 + i, token].item() for i, token in enumerate(sample.completion_token_ids)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_log_probs_equal_a_naive_forward(
+    model: Any, tokenizer: Any, temperature: float, share_prompts: bool
+) -> None:
+    engine = TransformersEngine(model, tokenizer, max_batch_rows=5)
+    sampling = SamplingParams(temperature=temperature, max_tokens=9, stop=("a", "e", "i", "4", "7", "+"))
+    samples = samples_of(engine.generate(requests(tokenizer, [3, 1, 4, 2, 3]), sampling, seed=1))
+    assert len({len(sample.completion_token_ids) for sample in samples}) > 1
+    model.eval()
+    found = completion_log_probs(model, samples, temperature=temperature, share_prompts=share_prompts)
+    for row, sample in enumerate(samples):
+        naive = naive_log_probs(model, sample, temperature)
+        length = len(sample.completion_token_ids)
+        np.testing.assert_allclose(found.log_probs[row, :length].detach(), naive, atol=1e-4)
+        np.testing.assert_allclose(sample.behaviour_log_probs, naive, atol=1e-4)
+        assert found.mask[row].sum() == length
+
+
+def test_sharing_prompts_gives_the_same_gradient(tokenizer: Any) -> None:
+    made = tiny_model(tokenizer, seed=3)
+    samples = samples_of(
+        TransformersEngine(made, tokenizer).generate(
+            requests(tokenizer, [2, 3, 1, 2, 2]), SamplingParams(max_tokens=6), seed=5
+        )
+    )
+    gradients = []
+    for share_prompts in (True, False):
+        made.zero_grad()
+        completion_log_probs(made, samples, share_prompts=share_prompts).log_probs.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in made.parameters()]))
+    assert gradients[0].norm() > 0
+    np.testing.assert_allclose(gradients[0], gradients[1], atol=2e-4)
+
+
+def test_micro_batches_do_not_change_the_update(tokenizer: Any) -> None:
+    updated = []
+    for tokens in (10_000, 40):
+        made = add_lora(tiny_model(tokenizer, seed=3), rank=4, seed=1)
+        groups = TransformersEngine(made, tokenizer).generate(
+            requests(tokenizer, [4, 2, 4, 2, 2]), SamplingParams(max_tokens=6), seed=5
+        )
+        samples = [
+            Sample(
+                s.prompt_id, s.prompt_token_ids, s.completion_token_ids, s.behaviour_log_probs, (-1.0) ** i
+            )
+            for i, s in enumerate(samples_of(groups))
+        ]
+        policy = Policy(made, UpdateSettings(learning_rate=1e-3, micro_batch_tokens=tokens))
+        metrics = policy.update(samples)
+        assert metrics.clip_share == 0
+        updated.append((metrics.loss, metrics.gradient_norm))
+    np.testing.assert_allclose(updated[0], updated[1], rtol=1e-3)
+
+
+def test_micro_batches_hold_every_sample_once_and_keep_to_the_limit() -> None:
+    samples = [
+        Sample(f"p{i % 5}", tuple(range(3 + i % 5)), tuple(range(1 + i % 3)), (0.0,), 1.0) for i in range(40)
+    ]
+    parts = list(micro_batches(samples, 60))
+    assert sum(len(part) for part in parts) == 40
+    assert {id(sample) for part in parts for sample in part} == {id(sample) for sample in samples}
+    for part in parts:
+        prompts = {sample.prompt_token_ids for sample in part}
+        padded = len(prompts) * max(map(len, prompts))
+        padded += len(part) * max(len(sample.completion_token_ids) for sample in part)
+        assert padded <= 60 or len(part) == 1
+
+
+def test_each_request_gets_its_own_number_of_completions_in_order(model: Any, tokenizer: Any) -> None:
+    asked = requests(tokenizer, [3, 0, 7, 1, 2])
+    groups = TransformersEngine(model, tokenizer, max_batch_rows=4).generate(
+        asked, SamplingParams(max_tokens=5), seed=2
+    )
+    assert [group.prompt_id for group in groups] == [request.prompt_id for request in asked]
+    assert [len(group.completions) for group in groups] == [3, 0, 7, 1, 2]
+
+
+def test_completions_do_not_depend_on_what_shares_their_batch(model: Any, tokenizer: Any) -> None:
+    asked = requests(tokenizer, [3, 3, 3, 3, 3])
+    sampling = SamplingParams(max_tokens=8)
+    together = TransformersEngine(model, tokenizer, max_batch_rows=64).generate(asked, sampling, seed=4)
+    alone = [
+        TransformersEngine(model, tokenizer, max_batch_rows=1).generate([request], sampling, seed=4)[0]
+        for request in asked
+    ]
+    for first, second in zip(together, alone, strict=True):
+        assert [c.token_ids for c in first.completions] == [c.token_ids for c in second.completions]
+
+
+def test_another_seed_gives_other_completions(model: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(model, tokenizer)
+    asked = requests(tokenizer, [4, 4, 4, 4, 4])
+    first, again, other = (engine.generate(asked, SamplingParams(max_tokens=8), seed=s) for s in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_stop_string_ends_a_completion_and_is_not_in_its_text(model: Any, tokenizer: Any) -> None:
+    groups = TransformersEngine(model, tokenizer).generate(
+        requests(tokenizer, [40, 40, 40, 40, 40]), SamplingParams(max_tokens=12, stop=("a", "12")), seed=3
+    )
+    completions = [c for group in groups for c in group.completions]
+    stopped = [c for c in completions if c.finish_reason == "stop"]
+    assert stopped
+    for completion in completions:
+        assert "a" not in completion.text
+        decoded = tokenizer.decode(completion.token_ids)
+        ended = decoded.endswith(("a", "12", "<eos>"))
+        assert ended == (completion.finish_reason == "stop")
+        assert ended or len(completion.token_ids) == 12
+
+
+def test_greedy_takes_the_likeliest_token(model: Any, tokenizer: Any) -> None:
+    (group,) = TransformersEngine(model, tokenizer).generate(
+        requests(tokenizer, [1] * 5)[:1], SamplingParams(temperature=0, max_tokens=3), seed=0
+    )
+    ids = list(group.prompt_token_ids)
+    for token in group.completions[0].token_ids:
+        with torch.no_grad():
+            assert model(torch.tensor([ids])).logits[0, -1].argmax().item() == token
+        ids.append(token)
+
+
+def test_draws_follow_the_distribution_at_the_temperature() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2, 0.0]])).repeat(40_000, 1)
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(40_000))
+    tokens, log_probs = sample_tokens(logits, uniforms, SamplingParams(temperature=0.5))
+    law = np.array([0.25, 0.09, 0.04, 0.0]) / 0.38
+    np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 40_000, law, atol=0.01)
+    np.testing.assert_allclose(log_probs.exp().numpy(), law[tokens], rtol=1e-4)
+
+
+def test_the_nucleus_holds_the_least_tokens_with_the_mass() -> None:
+    logits = torch.log(torch.tensor([[0.2, 0.5, 0.05, 0.25]])).repeat(2_000, 1)
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(2_000))
+    tokens, _ = sample_tokens(logits, uniforms, SamplingParams(top_p=0.7))
+    assert set(tokens.tolist()) == {1, 3}
+    tokens, _ = sample_tokens(logits, uniforms, SamplingParams(top_p=0.01))
+    assert set(tokens.tolist()) == {1}
+
+
+def test_adapters_from_a_folder_change_what_is_sampled(tokenizer: Any, tmp_path: Path) -> None:
+    trained = add_lora(tiny_model(tokenizer, seed=3), rank=4, seed=1)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.5)
+    trained.save_pretrained(str(tmp_path / "version-1"))
+    engine = TransformersEngine(add_lora(tiny_model(tokenizer, seed=3), rank=4, seed=1), tokenizer)
+    asked, sampling = requests(tokenizer, [4] * 5), SamplingParams(max_tokens=6)
+    before = engine.generate(asked, sampling, seed=0)
+    engine.update_policy(1, tmp_path / "version-1")
+    after = engine.generate(asked, sampling, seed=0)
+    assert engine.policy_version == 1
+    assert before != after
+    assert after == TransformersEngine(trained, tokenizer).generate(asked, sampling, seed=0)
+
+
+def test_lora_leaves_the_base_weights_alone_and_starts_as_the_base(tokenizer: Any) -> None:
+    base = tiny_model(tokenizer, seed=3)
+    expected = base(torch.tensor([[5, 6, 7]])).logits.detach()
+    adapted = add_lora(base, rank=4)
+    names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert names
+    assert all("lora_" in name and "lm_head" not in name for name in names)
+    layers = {name.split(".")[-4] for name in names}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    np.testing.assert_allclose(adapted(torch.tensor([[5, 6, 7]])).logits.detach(), expected, atol=1e-6)
+
+
+def test_the_mean_kl_is_zero_before_an_update_and_positive_after(tokenizer: Any) -> None:
+    policy = Policy(add_lora(tiny_model(tokenizer, seed=3), seed=1), UpdateSettings(learning_rate=0.01))
+    samples = samples_of(
+        TransformersEngine(policy.model, tokenizer).generate(
+            requests(tokenizer, [4] * 5), SamplingParams(max_tokens=6), seed=0
+        )
+    )
+    assert policy.mean_kl(samples) == pytest.approx(0, abs=1e-6)
+    for _ in range(3):
+        policy.update(samples)
+    assert policy.mean_kl(samples) > 1e-4
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tokenizer: Any) -> None:
+    policy = Policy(add_lora(tiny_model(tokenizer, seed=3), seed=1), UpdateSettings(learning_rate=0.1))
+    before = [parameter.detach().clone() for parameter in policy.parameters]
+    metrics = policy.update([Sample("p", (4, 5), (6, 7), (-1.0, -1.0), float("nan"))])
+    assert metrics.skipped
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters, strict=True))
+
+
+class FakeLlm:
+    """Keeps what vLLM would have been asked."""
+
+    made: dict[str, Any]
+    calls: list[tuple[Any, Any, Any]]
+
+    def __init__(self, **arguments: Any) -> None:
+        FakeLlm.made = arguments
+        FakeLlm.calls = []
+
+    def generate(self, prompts: Any, parameters: Any, lora_request: Any = None, use_tqdm: bool = True) -> Any:
+        FakeLlm.calls.append((prompts, parameters, lora_request))
+        one = SimpleNamespace(
+            token_ids=[4, 9],
+            logprobs=[{4: SimpleNamespace(logprob=-0.5)}, {9: SimpleNamespace(logprob=-1.5)}],
+            text="7\nrest",
+            finish_reason="length",
+        )
+        return [SimpleNamespace(outputs=[one] * parameter.n) for parameter in parameters]
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> type[FakeLlm]:
+    vllm, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+    vllm.LLM = FakeLlm  # type: ignore[attr-defined]
+    vllm.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
+    request.LoRARequest = lambda name, identity, path: (name, identity, path)  # type: ignore[attr-defined]
+    for module in (vllm, lora, request):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return FakeLlm
+
+
+def test_vllm_gets_a_quota_per_prompt_and_a_new_adapter_id_per_version(
+    fake_vllm: type[FakeLlm], tokenizer: Any, tmp_path: Path
+) -> None:
+    from trainer_client.rollouts.vllm_engine import VllmEngine
+
+    engine = VllmEngine("some-model", max_lora_rank=8)
+    assert fake_vllm.made["enable_lora"] is True
+    assert fake_vllm.made["max_lora_rank"] == 8
+    assert fake_vllm.made["logprobs_mode"] == "processed_logprobs"
+    asked, sampling = requests(tokenizer, [3, 1, 4, 2, 1]), SamplingParams(0.7, 0.9, 5, ("\n",))
+
+    groups = engine.generate(asked, sampling, seed=9)
+    for version in (1, 2):
+        engine.update_policy(version, tmp_path / str(version))
+        engine.generate(asked, sampling, seed=9)
+
+    assert [len(group.completions) for group in groups] == [3, 1, 4, 2, 1]
+    completion = groups[0].completions[0]
+    assert completion.token_ids == (4, 9)
+    assert completion.log_probs == (-0.5, -1.5)
+    assert completion.text == "7"
+    assert completion.finish_reason == "length"
+    prompts, parameters, lora = fake_vllm.calls[0]
+    assert prompts[0] == {"prompt_token_ids": list(asked[0].prompt_token_ids)}
+    assert [p.n for p in parameters] == [3, 1, 4, 2, 1]
+    assert len({p.seed for p in parameters}) == 5
+    assert {(p.temperature, p.top_p, p.max_tokens) for p in parameters} == {(0.7, 0.9, 5)}
+    assert parameters[0].stop == ["\n"]
+    assert lora is None
+    loras = [call[2] for call in fake_vllm.calls[1:]]
+    assert [path for _, _, path in loras] == [str(tmp_path / "1"), str(tmp_path / "2")]
+    assert len({identity for _, identity, _ in loras}) == 2
+    assert all(identity >= 1 for _, identity, _ in loras)
