@@ -90,7 +90,7 @@ class LogClient:
         async def exist(redis: AnyRedis) -> list[int]:
             pipe = redis.pipeline(transaction=False)
             for curriculum_id in ids:
-                pipe.exists(self.keys(curriculum_id).log)
+                pipe.execute_command("EXISTS", self.keys(curriculum_id).log)
             return await pipe.execute()
 
         found = await self.call(exist) if ids else []

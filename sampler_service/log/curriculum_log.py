@@ -108,10 +108,10 @@ class CurriculumLog:
         async def begin(redis: AnyRedis) -> str:
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._keys.log)
-                if await pipe.exists(self._keys.log):
+                if await pipe.execute_command("EXISTS", self._keys.log):
                     raise LogExistsError(f"curriculum {self.curriculum_id!r} exists already")
                 pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.delete(self._keys.horizon, *self._keys.data())
+                pipe.execute_command("DEL", self._keys.horizon, *self._keys.data())
                 pipe.hset(self._keys.horizon, mapping={"incarnation": incarnation, "revision": START})
                 pipe.execute_command("XADD", self._keys.log, "*", _field(incarnation), payload)
                 replies: list[Any] = await pipe.execute()
@@ -213,8 +213,8 @@ class CurriculumLog:
 
         async def remove(redis: AnyRedis) -> int:
             pipe = redis.pipeline(transaction=True)
-            pipe.exists(self._keys.log)
-            pipe.unlink(*self._keys.data())
+            pipe.execute_command("EXISTS", self._keys.log)
+            pipe.execute_command("UNLINK", *self._keys.data())
             pipe.hset(self._keys.horizon, mapping={"deleted": "1"})
             pipe.expire(self._keys.horizon, TOMBSTONE_SECONDS)
             replies: list[int] = await pipe.execute()

@@ -54,8 +54,8 @@ async def check_server(redis: AnyRedis) -> list[str]:
 
 async def _info(redis: AnyRedis) -> dict[str, Any]:
     if isinstance(redis, RedisCluster):
-        node = redis.get_random_primary_node()
-        return await redis.info(target_nodes=node)
+        await redis.initialize()
+        return await redis.info(target_nodes=redis.get_random_primary_node())
     return await redis.info()
 
 

@@ -210,7 +210,7 @@ class SnapshotStore:
     async def _publish(self, manifest: SnapshotManifest) -> None:
         async def write(pipe: Any) -> None:
             head = await pipe.get(self._keys.head)
-            if not await pipe.exists(self._keys.log):
+            if not await pipe.execute_command("EXISTS", self._keys.log):
                 raise SnapshotterLostError(f"curriculum {self.curriculum_id!r} was deleted")
             pipe.multi()
             pipe.hset(self._keys.manifests, manifest.revision, manifest.SerializeToString())
@@ -230,10 +230,10 @@ class SnapshotStore:
         async def clear(redis: AnyRedis) -> None:
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._keys.log)
-                if await pipe.exists(self._keys.log):
+                if await pipe.execute_command("EXISTS", self._keys.log):
                     return
                 pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.unlink(self._keys.blocks)
+                pipe.execute_command("UNLINK", self._keys.blocks)
                 await pipe.execute()
 
         try:

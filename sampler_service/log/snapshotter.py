@@ -69,7 +69,7 @@ class SnapshotterLock:
 
         async def drop(pipe: Any) -> None:
             pipe.multi()
-            pipe.delete(self._key)
+            pipe.execute_command("DEL", self._key)
             await pipe.execute()
 
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,7 +79,7 @@ async def killed_under_load(server: RedisServer) -> tuple[list[tuple[str, bytes]
         server.start()
         survived: dict[str, bytes] = {}
         log, position = client.log("math"), START
-        while page := await eventually(lambda: log.read(position)):
+        while page := await eventually(partial(log.read, position)):
             survived |= {entry.id: entry.payload for entry in page}
             position = page[-1].id
     return acknowledged, survived
