@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,7 +37,7 @@ def test_more_weight_never_gets_less(weights: list[float], per_prompt: int) -> N
     quotas = apportion(floats(weights), per_prompt * len(weights), 1, 32)
     order = np.argsort(weights, kind="stable")
     # Within ties of weight the lower slot may have one more.
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         assert quotas[b] >= quotas[a] - (weights[a] == weights[b])
 
 
@@ -53,7 +55,8 @@ def test_every_quota_is_bounded_and_exact_in_sum(
     quotas = quota.allot(view_at(p, strength), budget)
     assert quotas.dtype == np.int32
     assert ((quotas >= quota.least) & (quotas <= quota.most)).all()
-    if getattr(quota, "exact", True):
+    assert int(quotas.sum()) <= budget
+    if quota.exact:
         assert int(quotas.sum()) == budget
 
 
@@ -71,8 +74,8 @@ def test_every_quota_is_equivariant_under_permutation(name: str, seed: int, size
     if name == "fixed":
         np.testing.assert_array_equal(straight[order], turned)
     else:
+        # What is left over after rounding may go to another of two slots that tie.
         assert np.abs(straight[order] - turned).max() <= 1
-        assert sorted(straight.tolist()) == sorted(turned.tolist())
 
 
 def best_by_dynamic_programme(gains: np.ndarray, extra: int) -> float:

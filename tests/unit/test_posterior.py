@@ -62,10 +62,10 @@ def test_ada_est_check_values() -> None:
 def test_the_first_group_sets_both_moving_averages_and_later_ones_move_them() -> None:
     table = table_of(1)
     row = np.array([0])
-    update_ema(table, row, counts_of([4], [1]), 0.25)
+    update_ema(table, row, floats([0.25]), floats([0.1875]), 0.25)
     assert table.ema_means[0] == pytest.approx(0.25)
     assert table.ema_variances[0] == pytest.approx(0.1875)
-    update_ema(table, row, counts_of([4], [4]), 0.25)
+    update_ema(table, row, floats([1.0]), floats([0.0]), 0.25)
     assert table.ema_means[0] == pytest.approx(0.75 * 0.25 + 0.25 * 1.0)
     assert table.ema_variances[0] == pytest.approx(0.75 * 0.1875)
 

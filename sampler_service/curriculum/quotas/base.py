@@ -27,6 +27,8 @@ class Quota(Part):
     """Most rollouts per prompt."""
 
     uses_gradient_norms: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+    """Quotas sum to the budget; else they may stay below it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -55,6 +57,6 @@ class Quota(Part):
             budget: within [B·least, B·most]; the caller has seen to it.
 
         Returns:
-            int32, shape (B,), within [least, most], summing to the budget.
+            int32, shape (B,), within [least, most], summing to the budget (at most to it where not `exact`).
         """
         return apportion(self.weights(view), budget, self.least, self.most)

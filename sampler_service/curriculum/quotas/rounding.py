@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["apportion"]
+__all__ = ["apportion", "bounded_shares", "round_half_even"]
 
 
 def apportion(weights_B: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.int32]:
@@ -30,18 +30,19 @@ def apportion(weights_B: NDArray[np.float64], budget: int, least: int, most: int
     weights = weights / weights.max()
     # So much smaller than the largest that it could only move a share by rounding errors.
     weights[weights < 1e-15] = 0.0
-    shares = _bounded_shares(weights, budget, least, most)
+    shares = bounded_shares(weights, budget, least, most)
     quotas = np.clip(np.floor(shares + 1e-9), least, most).astype(np.int64)
     missing = budget - int(quotas.sum())
     while missing > 0:
         open_ = np.flatnonzero(quotas < most)
-        order = open_[np.argsort(-(shares - quotas)[open_], kind="stable")]
-        quotas[order[:missing]] += 1
+        # Rounded: what differs by rounding errors only is a tie.
+        remainders = np.round((shares - quotas)[open_], 9)
+        quotas[open_[np.argsort(-remainders, kind="stable")[:missing]]] += 1
         missing = budget - int(quotas.sum())
     return quotas.astype(np.int32)
 
 
-def _bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.float64]:
+def bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.float64]:
     """Real shares c·w clipped to [least, most] with c such that they sum to the budget.
 
     The sum grows with c, piecewise linearly; c is found between its breakpoints. O(B log B).
@@ -76,3 +77,18 @@ def _bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most:
     shares = np.full(len(weights), float(least))
     shares[positive] = np.clip(c * w, least, most)
     return shares
+
+
+def round_half_even(shares_B: NDArray[np.float64], budget: int, least: int, most: int) -> NDArray[np.int32]:
+    """Rounds half to even within [least, most], then ±1 by the largest residual until the sum is exact.
+
+    Args:
+        budget: within [B·least, B·most].
+    """
+    quotas = np.clip(np.rint(shares_B), least, most).astype(np.int64)
+    while (missing := budget - int(quotas.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        open_ = np.flatnonzero(quotas < most if step > 0 else quotas > least)
+        residuals = np.round(step * (shares_B - quotas)[open_], 9)
+        quotas[open_[np.argsort(-residuals, kind="stable")[: abs(missing)]]] += step
+    return quotas.astype(np.int32)
