@@ -242,15 +242,21 @@ class TrainConfig(Settings):
     sample_log: int = Field(default=2, ge=0)
     """Completions per step written to samples.jsonl."""
     model: ModelConfig = ModelConfig()
+    """Which model."""
     lora: LoraConfig | None = LoraConfig()
     """null: all weights are trained."""
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
     """Their prompts make one pool."""
     curriculum: CurriculumConfig = CurriculumConfig()
+    """The service and the size of a batch."""
     rollouts: RolloutConfig = RolloutConfig()
+    """How completions are sampled."""
     learner: LearnerConfig = LearnerConfig()
+    """How rewards become an update."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """When and how the held-out prompts are tried."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is kept to carry on from."""
 
     @property
     def run_directory(self) -> Path:

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="needs the trainer extra")
+import torch
 
 from trainer_client.learner.advantages import batch_advantages, is_mixed, keep_mask
 from trainer_client.learner.losses import clipped_policy_loss, k3, token_weights, truncated_importance

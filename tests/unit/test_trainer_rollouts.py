@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="needs the trainer extra")
+import torch
 
 from trainer_client.learner.log_probs import completion_log_probs
 from trainer_client.learner.lora import add_lora

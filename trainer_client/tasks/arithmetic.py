@@ -32,6 +32,8 @@ OPERATIONS: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "sub": ("{a}-{b}=", lambda a, b: a - b),
     "mul": ("{a}*{b}=", lambda a, b: a * b),
 }
+# Their second number is not used, so questions differ by the first alone.
+UNARY = frozenset({"copy", "next"})
 MAX_DIGITS = 9
 
 
@@ -65,10 +67,14 @@ def _prompts(kind: str, count: int, shots: int, seed: int) -> Iterator[TaskPromp
     written, compute = OPERATIONS[operation]
     rng = np.random.default_rng([seed, sorted(OPERATIONS).index(operation), digits])
     low, high = (0 if digits == 1 else 10 ** (digits - 1)), 10**digits
-    examples = _distinct_pairs(rng, low, high, shots)
-    preamble = "".join(f"{written.format(a=a, b=b)}{compute(a, b)}\n" for a, b in examples)
+    if operation in UNARY:
+        numbers = low + rng.permutation(high - low)[: shots + count]
+        pairs = [(number, 0) for number in numbers.tolist()]
+    else:
+        pairs = _distinct_pairs(rng, low, high, shots + count)
+    preamble = "".join(f"{written.format(a=a, b=b)}{compute(a, b)}\n" for a, b in pairs[:shots])
     # The worked lines are not asked for: their answers would be read off, not computed.
-    for a, b in _distinct_pairs(rng, low, high, count, exclude=examples):
+    for a, b in pairs[shots:]:
         question, answer = written.format(a=a, b=b), str(compute(a, b))
         yield TaskPrompt(
             prompt_id=stable_id(kind, question),
@@ -87,20 +93,17 @@ def _prompts(kind: str, count: int, shots: int, seed: int) -> Iterator[TaskPromp
         )
 
 
-def _distinct_pairs(
-    rng: np.random.Generator, low: int, high: int, count: int, exclude: Sequence[tuple[int, int]] = ()
-) -> list[tuple[int, int]]:
-    """Up to `count` distinct pairs of [low, high)², none of `exclude`, in random order."""
+def _distinct_pairs(rng: np.random.Generator, low: int, high: int, count: int) -> list[tuple[int, int]]:
+    """Up to `count` distinct pairs of [low, high)², in random order."""
     span = high - low
-    if span * span <= 4 * (count + len(exclude)):
-        flat = rng.permutation(span * span).tolist()
-        pairs = [(low + index // span, low + index % span) for index in flat]
-        return [pair for pair in pairs if pair not in set(exclude)][:count]
-    found = dict.fromkeys(exclude)
-    while len(found) < count + len(exclude):
+    if span * span <= 4 * count:
+        flat = rng.permutation(span * span)[:count].tolist()
+        return [(low + index // span, low + index % span) for index in flat]
+    found: dict[tuple[int, int], None] = {}
+    while len(found) < count:
         a, b = rng.integers(low, high, size=2).tolist()
         found[(a, b)] = None
-    return list(found)[len(exclude) :]
+    return list(found)
 
 
 def _carries(a: int, b: int) -> int:

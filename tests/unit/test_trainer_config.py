@@ -1,0 +1,145 @@
+"""Settings and the command line: what is accepted, and that mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trainer_client.cli import app, main
+from trainer_client.config import TrainConfig, load_config, parse_config
+from trainer_client.evaluation import pass_at_k
+from trainer_client.trainer_errors import ConfigError
+
+pytestmark = pytest.mark.torch
+TASKS = "tasks:\n  - type: arithmetic\n    kinds: [add-1]\n"
+
+
+def config_file(folder: Path, text: str = TASKS) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_reach_fields_lists_and_sections_that_are_not_in_the_file(tmp_path: Path) -> None:
+    config = load_config(
+        config_file(tmp_path),
+        [
+            "learner.learning_rate=1e-4",
+            "tasks.0.per_kind=7",
+            "curriculum.strategy=cures",
+            "lora=null",
+            "steps=3",
+            "model.chat_template=true",
+        ],
+    )
+    assert config.learner.learning_rate == 1e-4
+    assert config.tasks[0].per_kind == 7  # type: ignore[union-attr]
+    assert config.curriculum.strategy == "cures"
+    assert config.lora is None
+    assert config.steps == 3
+    assert config.model.chat_template is True
+    assert config.curriculum_id == "run"
+
+
+def test_every_wrong_setting_is_listed_with_its_name_and_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(
+            {
+                "tasks": [{"type": "arithmetic", "kinds": []}],
+                "steps": 0,
+                "learner": {"advantage": "ppo", "learning_rat": 1},
+                "model": {"system_prompt": "be good"},
+            }
+        )
+    message = str(caught.value)
+    assert "setting(s) wrong" in message
+    for part in (
+        "steps: ",
+        "got 0",
+        "learner.advantage: ",
+        "learner.learning_rat: ",
+        "tasks.0.arithmetic.kinds",
+    ):
+        assert part in message
+    assert "chat_template" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps", "name=value"),
+        ("steps.x=1", "no settings below"),
+        ("tasks.4.seed=1", "no place in a list of 1"),
+    ],
+)
+def test_an_override_that_fits_nowhere_is_named(tmp_path: Path, override: str, message: str) -> None:
+    text = TASKS + "steps: 5\n"
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_file(tmp_path, text), [override])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
+def test_a_file_that_holds_no_settings_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_config(config_file(tmp_path, text))
+
+
+def test_every_setting_is_described() -> None:
+    def described(model: type) -> None:
+        lines = Path(__import__("trainer_client.config", fromlist=["x"]).__file__).read_text().splitlines()
+        for name in model.model_fields:  # type: ignore[attr-defined]
+            places = [i for i, line in enumerate(lines) if line.startswith(f"    {name}: ")]
+            assert places, name
+            for place in places:
+                following = "\n".join(lines[place : place + 6])
+                assert '"""' in following, name
+
+    for model in [TrainConfig, *(f.annotation for f in TrainConfig.model_fields.values())]:
+        if hasattr(model, "model_fields"):
+            described(model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "absent.yaml"], "absent.yaml"),
+        (["train", "--config", "{file}", "--set", "steps=-1"], "steps"),
+        (["train", "--config", "{file}", "--resume"], "no checkpoint to resume from"),
+        (["evaluate", "--config", "{file}", "--checkpoint", "nowhere"], "nowhere"),
+        (["evaluate", "--config", "{file}", "--set", "model.path=/no/such"], "model.path '/no/such'"),
+    ],
+)
+def test_mistakes_end_with_one_message_and_status_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    file = config_file(tmp_path, TASKS + f"directory: {tmp_path}\nmodel: {{path: tiny}}\n")
+    monkeypatch.setattr("sys.argv", ["trainer-client", *(a.format(file=file) for a in arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_evaluate_prints_a_table_by_cluster(tmp_path: Path) -> None:
+    file = config_file(tmp_path, TASKS + "model: {path: tiny}\nrollouts: {max_tokens: 2}\n")
+    result = CliRunner().invoke(app, ["evaluate", "--config", str(file), "--checkpoint", "none"])
+    assert result.exit_code == 0, result.output
+    assert "add-1" in result.output
+    assert "pass@1" in result.output
+
+
+def test_pass_at_k_is_the_unbiased_estimate() -> None:
+    assert pass_at_k(4, 1, 1) == pytest.approx(0.25)
+    assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
+    assert pass_at_k(4, 0, 4) == 0
+    assert pass_at_k(4, 1, 4) == 1
+    with pytest.raises(ValueError, match="k = 5"):
+        pass_at_k(4, 1, 5)
