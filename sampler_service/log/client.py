@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from itertools import compress
 from typing import TypeVar
 
 from redis import exceptions as redis_errors
@@ -12,7 +13,8 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from sampler_service.log.backoff import Backoff
-from sampler_service.log.connect import AnyRedis, RedisSettings, open_redis
+from sampler_service.log.cluster import ClusterRouter
+from sampler_service.log.connect import RedisSettings, open_redis
 from sampler_service.log.curriculum_log import CurriculumLog
 from sampler_service.log.errors import LogAccessError, LogError, LogFullError, LogUnavailableError
 from sampler_service.log.keys import CurriculumKeys, index_key
@@ -41,7 +43,7 @@ class LogClient:
         """Grows with every new connection: what was known of the server must be checked again."""
         self._backoff = Backoff(probe_seconds=settings.timeout_seconds + settings.connect_timeout_seconds)
         self._slots = asyncio.Semaphore(settings.max_connections)
-        self._redis: AnyRedis = open_redis(settings, self._greet)
+        self._redis = open_redis(settings, self._greet)
 
     async def __aenter__(self) -> LogClient:
         return self
@@ -84,17 +86,21 @@ class LogClient:
 
     async def list_curricula(self) -> list[str]:
         """Ids of all curricula that have a log, sorted. O(curricula)."""
-        members: set[bytes] = await self.call(lambda redis: redis.execute_command("SMEMBERS", self.index))
+        members: set[bytes] = await self.call(lambda redis: redis.execute_command("SMEMBERS", self.index))  # type: ignore[no-untyped-call]
         ids = sorted(member.decode() for member in members)
 
-        async def exist(redis: AnyRedis) -> list[int]:
+        if isinstance(self._redis, ClusterRouter):
+            here = await asyncio.gather(*(self.log(curriculum_id).exists() for curriculum_id in ids))
+            return list(compress(ids, here))
+
+        async def exist(redis: Redis) -> list[int]:
             pipe = redis.pipeline(transaction=False)
             for curriculum_id in ids:
                 pipe.execute_command("EXISTS", self.keys(curriculum_id).log)
             return await pipe.execute()
 
         found = await self.call(exist) if ids else []
-        return [curriculum_id for curriculum_id, here in zip(ids, found, strict=True) if here]
+        return list(compress(ids, found))
 
     async def ping(self) -> None:
         """Return if the server answers, else raise `LogUnavailableError`."""
@@ -104,14 +110,20 @@ class LogClient:
         """Warnings about the server's settings, in plain words; `ServerUnsuitableError` if it is too old."""
         return await self.call(check_server)
 
-    async def call(self, operation: Callable[[AnyRedis], Awaitable[T]]) -> T:
-        """Run one operation; redis-py's errors come out as `LogError`s, and feed the back-off."""
+    async def call(self, operation: Callable[[Redis], Awaitable[T]], key: str = "") -> T:
+        """Run one operation; redis-py's errors come out as `LogError`s, and feed the back-off.
+
+        In a Cluster it runs on the node that holds `key`: all its keys must lie in one slot.
+        """
         self._backoff.admit()
         async with self._slots:
             if not self._backoff.available and self._slots.locked():
                 self._backoff.admit()
             try:
-                result = await operation(self._redis)
+                redis = self._redis
+                if isinstance(redis, ClusterRouter):
+                    redis = await redis.node_of(key or self.index)
+                result = await operation(redis)
             except (redis_errors.RedisError, OSError) as error:
                 translated = self._translate(error)
                 if isinstance(translated, LogUnavailableError):
@@ -145,8 +157,11 @@ class LogClient:
 
     async def _drop_idle_connections(self) -> None:
         """One dead connection means that the idle ones are dead too: do not let each fail somebody's call."""
-        if isinstance(self._redis, Redis):
-            with contextlib.suppress(redis_errors.RedisError, OSError):
+        with contextlib.suppress(redis_errors.RedisError, OSError):
+            if isinstance(self._redis, ClusterRouter):
+                self._redis.forget_map()
+                await self._redis.drop_idle_connections()
+            else:
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _greet(self, connection: AbstractConnection) -> None:
@@ -162,6 +177,7 @@ def _is_outage(error: Exception) -> bool:
         redis_errors.ClusterError,
         redis_errors.RedisClusterException,
         redis_errors.TryAgainError,
+        redis_errors.AskError,
         OSError,
     )
     if isinstance(error, outages):

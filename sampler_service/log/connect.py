@@ -23,7 +23,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-AnyRedis = Redis | RedisCluster
+from sampler_service.log.cluster import ClusterRouter
+
 ConnectionHook = Callable[[AbstractConnection], Awaitable[None]]
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -113,55 +114,43 @@ class RedisSettings(BaseModel):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def open_redis(settings: RedisSettings, on_connect: ConnectionHook | None = None) -> AnyRedis:
+def open_redis(settings: RedisSettings, on_connect: ConnectionHook | None = None) -> Redis | ClusterRouter:
     """A client (nothing is sent yet). `on_connect` greets every new connection, instead of redis-py.
 
-    redis-py's retries are off: the log knows better what may be repeated. In a Cluster they follow
-    moved slots.
+    redis-py's retries are off: the log knows better what may be repeated.
     """
     parts = urlsplit(settings.url)
     common = _common_arguments(settings, parts)
-    if settings.kind == "cluster":
-        return _open_cluster(settings, _nodes(parts), common, on_connect)
-    common |= {
+    no_notices = MaintNotificationsConfig(enabled=False)
+    single = common | {
         "retry": Retry(NoBackoff(), 0),
         "redis_connect_func": on_connect,
-        "db": _database(parts),
         "socket_read_size": 1 << 18,
     }
+    if settings.kind == "cluster":
+        cluster = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in _nodes(parts)],
+            retry=Retry(ConstantBackoff(0.05), 1),
+            maint_notifications_config=no_notices,
+            **common,
+        )
+        return ClusterRouter(
+            cluster,
+            lambda host, port: Redis(host=host, port=port, maint_notifications_config=no_notices, **single),
+        )
+    single["db"] = _database(parts)
     if settings.kind == "sentinel":
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
             _nodes(parts, default_port=26379),
-            sentinel_kwargs=_sentinel_arguments(settings, common),
-            **common,
+            sentinel_kwargs=_sentinel_arguments(settings, single),
+            **single,
         )
         return sentinel.master_for(_path_parts(parts)[0])  # type: ignore[no-any-return]
-    common["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    single["maint_notifications_config"] = no_notices
     if parts.scheme == "unix":
-        return Redis(unix_socket_path=unquote(parts.path), **common)
+        return Redis(unix_socket_path=unquote(parts.path), **single)
     host, port = _nodes(parts)[0]
-    return Redis(host=host, port=port, **common)
-
-
-def _open_cluster(
-    settings: RedisSettings,
-    nodes: list[tuple[str, int]],
-    common: dict[str, Any],
-    on_connect: ConnectionHook | None,
-) -> RedisCluster:
-    cluster = RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-        retry=Retry(ConstantBackoff(0.05), 3),
-        max_connections=settings.max_connections * 2,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        **common,
-    )
-    if on_connect is not None:
-        # The constructor takes no such hook; these are what nodes make their connections with.
-        cluster.nodes_manager.connection_kwargs["redis_connect_func"] = on_connect
-        for node in cluster.nodes_manager.startup_nodes.values():
-            node.connection_kwargs["redis_connect_func"] = on_connect
-    return cluster
+    return Redis(host=host, port=port, **single)
 
 
 def _common_arguments(settings: RedisSettings, parts: SplitResult) -> dict[str, Any]:

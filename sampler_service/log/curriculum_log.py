@@ -19,8 +19,10 @@ from sampler_service.log.errors import (
 from sampler_service.log.revision import START, is_after, latest, parse_revision, revision_millis
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from sampler_service.log.client import LogClient
-    from sampler_service.log.connect import AnyRedis
+
 
 T = TypeVar("T")
 
@@ -103,9 +105,11 @@ class CurriculumLog:
     async def create(self, payload: bytes) -> str:
         """Begin the log with one entry; its revision. `LogExistsError` if there is one already."""
         incarnation = secrets.token_hex(6)
-        await self._client.call(lambda redis: redis.sadd(self._client.index, self.curriculum_id))
+        await self._client.call(
+            lambda redis: redis.sadd(self._client.index, self.curriculum_id), self._client.index
+        )
 
-        async def begin(redis: AnyRedis) -> str:
+        async def begin(redis: Redis) -> str:
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._keys.log)
                 if await pipe.execute_command("EXISTS", self._keys.log):
@@ -118,7 +122,7 @@ class CurriculumLog:
                 return _text(replies[-1])
 
         try:
-            revision = await self._client.call(begin)
+            revision = await self._call(begin)
         except WatchError as error:
             raise LogExistsError(
                 f"curriculum {self.curriculum_id!r} was created by another at this moment"
@@ -140,7 +144,7 @@ class CurriculumLog:
         await self._open()
         field = _field(self._incarnation)
 
-        async def transact(redis: AnyRedis) -> list[Any]:
+        async def transact(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=True)
             pipe.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
             pipe.execute_command("XRANGE", self._keys.log, f"({after}", "+", "COUNT", PAGE_ENTRIES)
@@ -185,7 +189,7 @@ class CurriculumLog:
         """Revision of the newest entry; of the horizon if all are trimmed."""
         await self._open()
 
-        async def newest(redis: AnyRedis) -> list[Any]:
+        async def newest(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=True)
             pipe.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
             pipe.execute_command("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1)
@@ -198,12 +202,12 @@ class CurriculumLog:
 
     async def length(self) -> int:
         """Entries in the stream, trimmed ones not counted."""
-        size: int = await self._client.call(lambda redis: redis.xlen(self._keys.log))
+        size: int = await self._call(lambda redis: redis.xlen(self._keys.log))
         return size
 
     async def exists(self) -> bool:
         """Whether the curriculum has a log."""
-        return bool(await self._client.call(lambda redis: redis.exists(self._keys.log)))
+        return bool(await self._call(lambda redis: redis.exists(self._keys.log)))
 
     async def delete(self) -> bool:
         """Remove log and snapshots for good; whether there was one.
@@ -211,7 +215,7 @@ class CurriculumLog:
         Reading or appending then raises `LogMissingError`, here and in other processes.
         """
 
-        async def remove(redis: AnyRedis) -> int:
+        async def remove(redis: Redis) -> int:
             pipe = redis.pipeline(transaction=True)
             pipe.execute_command("EXISTS", self._keys.log)
             pipe.execute_command("UNLINK", *self._keys.data())
@@ -220,17 +224,22 @@ class CurriculumLog:
             replies: list[int] = await pipe.execute()
             return replies[0]
 
-        existed = await self._client.call(remove)
-        await self._client.call(lambda redis: redis.srem(self._client.index, self.curriculum_id))
+        existed = await self._call(remove)
+        await self._client.call(
+            lambda redis: redis.srem(self._client.index, self.curriculum_id), self._client.index
+        )
         self.forget()
         return bool(existed)
+
+    async def _call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        return await self._client.call(operation, self._keys.log)
 
     async def _open(self) -> None:
         """Learn which incarnation of the log this is."""
         if self._incarnation:
             return
-        reply = await self._client.call(
-            lambda redis: redis.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
+        reply = await self._call(
+            lambda redis: redis.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)  # type: ignore[no-untyped-call]
         )
         horizon = _Horizon.of(reply)
         if not horizon.incarnation or horizon.deleted:
@@ -238,7 +247,7 @@ class CurriculumLog:
         self._incarnation = horizon.incarnation
 
     async def _page(self, after: str, end: str, count: int) -> tuple[_Horizon, list[Any]]:
-        async def fetch(redis: AnyRedis) -> list[Any]:
+        async def fetch(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=True)
             pipe.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
             pipe.execute_command("XRANGE", self._keys.log, f"({after}", end, "COUNT", count)
@@ -262,13 +271,13 @@ class CurriculumLog:
                 return entries
             position = _text(page[-1][0])
 
-    async def _checked(self, operation: Callable[[AnyRedis], Awaitable[T]], after: str = START) -> T:
+    async def _checked(self, operation: Callable[[Redis], Awaitable[T]], after: str = START) -> T:
         """Run it, and make sure that before and after it the server still had what we had seen."""
         self._saw(after)
         if self._verified_generation != self._client.generation:
             await self._verify()
         generation = self._client.generation
-        result = await self._client.call(operation)
+        result = await self._call(operation)
         if generation != self._client.generation:
             await self._verify()
         return result
@@ -276,14 +285,14 @@ class CurriculumLog:
     async def _verify(self) -> None:
         generation, seen = self._client.generation, self._seen
 
-        async def look(redis: AnyRedis) -> list[Any]:
+        async def look(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=True)
             pipe.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
             pipe.execute_command("XRANGE", self._keys.log, seen, seen)
             return await pipe.execute()
 
         if seen != START:
-            reply, page = await self._client.call(look)
+            reply, page = await self._call(look)
             horizon = _Horizon.of(reply)
             self._require(horizon)
             if not page and is_after(seen, horizon.revision):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from sampler_service.log.connect import AnyRedis
 from sampler_service.log.errors import ServerUnsuitableError
 
 OLDEST_VERSION = (6, 2)
 """Exclusive ranges, NOMKSTREAM and MINID came with Redis 6.2; every Valkey has them."""
 
 
-async def check_server(redis: AnyRedis) -> list[str]:
+async def check_server(redis: Redis) -> list[str]:
     """Warnings about settings that can lose data. `ServerUnsuitableError` if the version is too old.
 
     Managed servers that forbid CONFIG are tolerated: what INFO does not tell is then unknown, and said so.
@@ -52,22 +51,16 @@ async def check_server(redis: AnyRedis) -> list[str]:
     return warnings
 
 
-async def _info(redis: AnyRedis) -> dict[str, Any]:
-    if isinstance(redis, RedisCluster):
-        await redis.initialize()
-        return await redis.info(target_nodes=redis.get_random_primary_node())
+async def _info(redis: Redis) -> dict[str, Any]:
     return await redis.info()
 
 
-async def _config(redis: AnyRedis) -> dict[str, str]:
+async def _config(redis: Redis) -> dict[str, str]:
     # One pattern per command: lists of patterns came with Redis 7.
     found: dict[str, str] = {}
     try:
         for pattern in ("maxmemory-policy", "appendfsync"):
-            if isinstance(redis, RedisCluster):
-                reply = await redis.config_get(pattern, target_nodes=redis.get_random_primary_node())
-            else:
-                reply = await redis.config_get(pattern)
+            reply = await redis.config_get(pattern)
             found |= {_text(key): _text(value) for key, value in reply.items()}
     except ResponseError:
         # Unknown command, renamed, or not permitted: all the same to us.

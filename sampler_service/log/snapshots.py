@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,8 +31,10 @@ from sampler_service.log.revision import START, is_after, latest, next_revision,
 from sampler_service.log.snapshotter import SnapshotterLock
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from sampler_service.log.client import LogClient
-    from sampler_service.log.connect import AnyRedis
+
 
 T = TypeVar("T")
 
@@ -60,12 +62,12 @@ class SnapshotStore:
 
     async def head(self) -> str | None:
         """Revision of the newest snapshot, if there is one."""
-        value = await self._client.call(lambda redis: redis.get(self._keys.head))
+        value = await self._call(lambda redis: redis.get(self._keys.head))
         return None if value is None else _text(value)
 
     async def revisions(self) -> list[str]:
         """Revisions of all snapshots kept, oldest first."""
-        names = await self._client.call(lambda redis: redis.hkeys(self._keys.manifests))
+        names = await self._call(lambda redis: redis.hkeys(self._keys.manifests))
         return sorted(map(_text, names), key=parse_revision)
 
     async def save(self, revision: str, columns: Mapping[str, Column]) -> SnapshotManifest:
@@ -90,8 +92,8 @@ class SnapshotStore:
 
     async def manifest(self, revision: str) -> SnapshotManifest:
         """The manifest of a kept snapshot. Raises `SnapshotError`s."""
-        stored: bytes | None = await self._client.call(
-            lambda redis: redis.execute_command("HGET", self._keys.manifests, revision)
+        stored: bytes | None = await self._call(
+            lambda redis: redis.execute_command("HGET", self._keys.manifests, revision)  # type: ignore[no-untyped-call]
         )
         if stored is None:
             raise SnapshotMissingError(f"curriculum {self.curriculum_id!r} has no snapshot {revision}")
@@ -159,8 +161,8 @@ class SnapshotStore:
         for revision in await self.revisions():
             for column in (await self.manifest(revision)).columns:
                 named.update(column.blocks)
-        addresses: list[bytes] = await self._client.call(
-            lambda redis: redis.execute_command("HKEYS", self._keys.blocks)
+        addresses: list[bytes] = await self._call(
+            lambda redis: redis.execute_command("HKEYS", self._keys.blocks)  # type: ignore[no-untyped-call]
         )
         orphans = [address for address in addresses if address not in named]
         for batch in _batches(orphans, 1024):
@@ -172,6 +174,9 @@ class SnapshotStore:
 
             await self.lock.while_held(drop)
         return len(orphans)
+
+    async def _call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        return await self._client.call(operation, self._keys.log)
 
     async def _send(self, layouts: Sequence[ColumnLayout], manifest: SnapshotManifest) -> None:
         """Send the blocks that the server lacks, in bounded batches."""
@@ -188,22 +193,22 @@ class SnapshotStore:
         for batch in _batches(missing(), BATCH_BLOCKS):
             encoded = await asyncio.to_thread(_encode, batch)
 
-            async def put(redis: AnyRedis, encoded: dict[bytes, bytes] = encoded) -> None:
-                await redis.execute_command("HSET", self._keys.blocks, *chain(*encoded.items()))
+            async def put(redis: Redis, encoded: dict[bytes, bytes] = encoded) -> None:
+                await redis.execute_command("HSET", self._keys.blocks, *chain(*encoded.items()))  # type: ignore[no-untyped-call]
 
-            await self._client.call(put)
+            await self._call(put)
 
     async def _absent(self, addresses: set[bytes]) -> set[bytes]:
         absent: set[bytes] = set()
         for batch in _batches(sorted(addresses), 1024):
 
-            async def ask(redis: AnyRedis, batch: Sequence[bytes] = batch) -> list[int]:
+            async def ask(redis: Redis, batch: Sequence[bytes] = batch) -> list[int]:
                 pipe = redis.pipeline(transaction=False)
                 for address in batch:
                     pipe.hexists(self._keys.blocks, address)
                 return await pipe.execute()
 
-            found = await self._client.call(ask)
+            found = await self._call(ask)
             absent.update(address for address, here in zip(batch, found, strict=True) if not here)
         return absent
 
@@ -227,7 +232,7 @@ class SnapshotStore:
     async def _clear_after_deletion(self) -> None:
         """Blocks sent while the curriculum was deleted belong to nobody."""
 
-        async def clear(redis: AnyRedis) -> None:
+        async def clear(redis: Redis) -> None:
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._keys.log)
                 if await pipe.execute_command("EXISTS", self._keys.log):
@@ -237,7 +242,7 @@ class SnapshotStore:
                 await pipe.execute()
 
         try:
-            await self._client.call(clear)
+            await self._call(clear)
         except WatchError:
             return
 
@@ -263,13 +268,13 @@ class SnapshotStore:
             for batch in _batches(places, BATCH_BLOCKS):
                 addresses = [address for address, *_ in batch]
 
-                async def get(redis: AnyRedis, addresses: Sequence[bytes] = addresses) -> list[bytes | None]:
-                    found: list[bytes | None] = await redis.execute_command(
+                async def get(redis: Redis, addresses: Sequence[bytes] = addresses) -> list[bytes | None]:
+                    found: list[bytes | None] = await redis.execute_command(  # type: ignore[no-untyped-call]
                         "HMGET", self._keys.blocks, *addresses
                     )
                     return found
 
-                stored = await self._client.call(get)
+                stored = await self._call(get)
                 if checking:
                     await checking
                 checking = asyncio.create_task(asyncio.to_thread(_place, batch, stored))

@@ -10,8 +10,10 @@ from redis.exceptions import WatchError
 from sampler_service.log.errors import SnapshotterLostError
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from sampler_service.log.client import LogClient
-    from sampler_service.log.connect import AnyRedis
+
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ class SnapshotterLock:
         """
         mine = token.encode()
         millis = max(1, round(ttl_seconds * 1000))
-        taken = await self._client.call(lambda redis: redis.set(self._key, mine, nx=True, px=millis))
+        taken = await self._call(lambda redis: redis.set(self._key, mine, nx=True, px=millis))
         self._token = mine
         if taken:
             return True
@@ -79,6 +81,9 @@ class SnapshotterLock:
         finally:
             self._token = None
 
+    async def _call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        return await self._client.call(operation, self._key)
+
     def require_token(self) -> bytes:
         """Our token; `SnapshotterLostError` if the lock was never acquired."""
         if self._token is None:
@@ -95,7 +100,7 @@ class SnapshotterLock:
         """
         token = self.require_token()
 
-        async def transact(redis: AnyRedis) -> T:
+        async def transact(redis: Redis) -> T:
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._key, *watched)
                 if await pipe.get(self._key) != token:
@@ -106,11 +111,11 @@ class SnapshotterLock:
 
         for _ in range(_ATTEMPTS - 1):
             try:
-                return await self._client.call(transact)
+                return await self._call(transact)
             except WatchError:
                 continue
         try:
-            return await self._client.call(transact)
+            return await self._call(transact)
         except WatchError as error:
             raise SnapshotterLostError(
                 f"the snapshots of curriculum {self._curriculum_id!r} are changed by others all the time"

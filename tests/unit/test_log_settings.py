@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
+from sampler_service.log.cluster import ClusterRouter
 from sampler_service.log.connect import RedisSettings, open_redis
 from sampler_service.log.keys import CurriculumKeys
 
@@ -62,7 +63,7 @@ async def test_each_kind_of_url_opens_its_kind_of_connection():
     tls = open_redis(RedisSettings(url="rediss://host", ca_file="/ca.pem"))
     assert tls.connection_pool.connection_class is SSLConnection
     assert tls.connection_pool.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
-    assert isinstance(open_redis(RedisSettings(url="redis+cluster://a:7000,b:7001")), RedisCluster)
+    assert isinstance(open_redis(RedisSettings(url="redis+cluster://a:7000,b:7001")), ClusterRouter)
 
 
 async def test_redis_py_repeats_nothing_by_itself():
