@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from curriculum.v1.log_pb2 import SnapshotManifest
 
+from curriculum.v1.log_pb2 import SnapshotManifest
 from sampler_service.log import (
     CurriculumLog,
     LogClient,
