@@ -118,6 +118,8 @@ class ReasoningGymTaskConfig(Settings):
     """Which prompts."""
     held_out_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the prompts kept for evaluation, chosen by id."""
+    partial_credit: bool = False
+    """Keep the library's scores between 0 and 1; else only a right answer is rewarded."""
 
 
 TaskConfig = Annotated[

@@ -107,7 +107,16 @@ def test_a_reasoning_gym_task_uses_the_library_s_verifier() -> None:
         assert prompt.cluster == "chain_sum"
         assert prompt.text.count("\n") >= 1
         assert prompt.reward(f" {prompt.answer}") == 1
-        assert prompt.reward("nonsense") < 0.5
+        assert prompt.reward("nonsense") == 0
+
+
+def test_partial_credit_of_reasoning_gym_is_kept_on_request_only() -> None:
+    rewards = []
+    for partial_credit in (False, True):
+        pool = reasoning_gym_pool("chain_sum", 5, partial_credit=partial_credit)
+        rewards.append([prompt.reward(f"about {prompt.answer}, say") for prompt in everything(pool)])
+    assert set(rewards[0]) == {0.0}
+    assert all(0 < reward < 1 for reward in rewards[1])
 
 
 def test_levels_of_reasoning_gym_get_harder() -> None:

@@ -45,4 +45,5 @@ def _build(task: TaskConfig) -> Pool:
         shots=task.shots,
         seed=task.seed,
         held_out_share=task.held_out_share,
+        partial_credit=task.partial_credit,
     )

@@ -7,6 +7,9 @@ from typing import Any
 from trainer_client.tasks.protocol import Pool, TaskPrompt, VerifierError, split_pool, stable_id
 from trainer_client.trainer_errors import ConfigError
 
+# Scores are 1 up to rounding for a right answer.
+FULL_CREDIT = 0.999
+
 
 def reasoning_gym_pool(
     dataset: str,
@@ -18,12 +21,15 @@ def reasoning_gym_pool(
     shots: int = 2,
     seed: int = 0,
     held_out_share: float = 0.2,
+    partial_credit: bool = False,
 ) -> Pool:
     """Prompts of one generator, split by id; a completion ends with its line.
 
     dataset: the generator's name. level: a step of the library's own curriculum for it, applied to
     every attribute that has levels. parameters: the generator's settings, over the level's.
     label: cluster label; default `dataset` or `dataset-level`. shots: worked examples before the question.
+    partial_credit: keep the library's scores between 0 and 1. They are often .01 for an answer of the
+    right form, which estimators that divide by the standard deviation blow up to a full advantage.
 
     Raises ConfigError when the generator, its level or a setting is unknown.
     """
@@ -50,7 +56,7 @@ def reasoning_gym_pool(
                 # No space after the question: tokenizers put it in front of the answer's first word.
                 text=preamble + question,
                 answer=str(entry["answer"]),
-                verifier=functools.partial(_score, source, entry),
+                verifier=functools.partial(_score, source, entry, partial_credit),
                 cluster=cluster,
                 features={
                     f"generator_{dataset}": 1.0,
@@ -63,12 +69,15 @@ def reasoning_gym_pool(
     return split_pool(prompts, held_out_share, stop=("\n",))
 
 
-def _score(source: Any, entry: Mapping[str, Any], completion: str, answer: str) -> float:
+def _score(
+    source: Any, entry: Mapping[str, Any], partial_credit: bool, completion: str, answer: str
+) -> float:
     del answer  # The library's verifier knows its entry.
     try:
-        return float(source.score_answer(answer=completion.strip(), entry=entry))
+        score = float(source.score_answer(answer=completion.strip(), entry=entry))
     except Exception as error:
         raise VerifierError(f"reasoning-gym verifier raised {type(error).__name__}: {error}") from error
+    return score if partial_credit else float(score > FULL_CREDIT)
 
 
 def _level_settings(dataset: str, level: int) -> Mapping[str, Any]:
