@@ -15,7 +15,7 @@ from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.views import PromptView
-from sampler_service.curriculum.weighted_draw import SumTree, draw_without_replacement
+from sampler_service.curriculum.weighted_pool import WeightedPool
 
 __all__ = ["BatchPlan", "BatchPlanner"]
 
@@ -48,13 +48,13 @@ class _Weighing:
 
     proposal: Proposal
     epoch: int
-    tree: SumTree
+    pool: WeightedPool
 
 
 class BatchPlanner:
     """Draws batches from a machine's state.
 
-    Keeps what can be derived from the state: the sum tree, the exploration queue. Rows drawn for a grant
+    Keeps what can be derived from the state: the pool's weights, the exploration queue. Rows drawn for a grant
     that is not in the log yet are reserved, so that concurrent requests draw different prompts.
 
     Args:
@@ -98,7 +98,7 @@ class BatchPlanner:
             weighing is not None
             and weighing.proposal == self._state.strategy.proposal
             and weighing.epoch == self._state.epoch
-            and weighing.tree.size == self._state.table.size
+            and weighing.pool.size == self._state.table.size
         )
 
     def begin_refresh(self) -> None:
@@ -106,37 +106,37 @@ class BatchPlanner:
         self._machine.take_changes()
         self._changed_since = []
 
-    def weigh_pool(self) -> SumTree:
+    def weigh_pool(self) -> WeightedPool:
         """Weighs the whole pool; O(N). Reads only, so it may run in a thread while events are folded:
         a row read while it changes is noted, and weighed again by `adopt`."""
         size = self._state.table.size
         weights = np.zeros(size)
         for start in range(0, size, _BLOCK):
             weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)))
-        return SumTree(weights)
+        return WeightedPool(weights)
 
     def abandon_refresh(self) -> None:
         """Gives a refresh up: the pool must still be weighed."""
         self._changed_since = None
         self._machine.all_changed = True
 
-    def adopt(self, tree: SumTree) -> None:
-        """Ends a refresh: puts a weighed tree in force."""
+    def adopt(self, pool: WeightedPool) -> None:
+        """Ends a refresh: puts the new weights in force."""
         state = self._state
         changed, self._changed_since = self._changed_since or [], None
-        self._weighing = _Weighing(state.strategy.proposal, state.epoch, tree)
+        self._weighing = _Weighing(state.strategy.proposal, state.epoch, pool)
         for rows in changed:
-            inside = rows[rows < tree.size]
-            tree.update(inside, self._weigh(inside))
-        pool = (state.epoch, state.iteration, state.table.size)
-        if pool != self._explored_pool:
+            inside = rows[rows < pool.size]
+            pool.update(inside, self._weigh(inside))
+        explored = (state.epoch, state.iteration, state.table.size)
+        if explored != self._explored_pool:
             self._exploration.clear()
-            self._explored_pool = pool
+            self._explored_pool = explored
 
-    def update(self) -> SumTree:
-        """The sum tree, up to date. O(changed rows · log N), or O(N) when everything changed.
+    def update(self) -> WeightedPool:
+        """The pool's weights, up to date. O(changed rows · log N), or O(N) when everything changed.
 
-        While a refresh is under way in a thread, the tree from before it serves on.
+        While a refresh is under way in a thread, the weights from before it serve on.
         """
         refreshing = self._changed_since is not None
         if not self._tree_fits or (
@@ -150,11 +150,11 @@ class BatchPlanner:
             self._machine.all_changed = everything
             if len(rows):
                 assert self._weighing is not None
-                self._weighing.tree.update(rows, self._weigh(rows))
+                self._weighing.pool.update(rows, self._weigh(rows))
                 if self._changed_since is not None:
                     self._changed_since.append(rows)
         assert self._weighing is not None
-        return self._weighing.tree
+        return self._weighing.pool
 
     def _weigh(self, rows: NDArray[Any] | slice) -> NDArray[np.float64]:
         """Weights of `rows`; zero while in flight or reserved, and for scored proposals one for all."""
@@ -264,11 +264,11 @@ class BatchPlanner:
                 f" ({size} in the pool, {size - free} in flight): {free} are granted."
             )
             wanted = free
-        tree = self.update()
+        pool = self.update()
         self._fit_reserved()
         floor = int(np.floor(wanted * state.strategy.exploration + self._rng.random()))
         explored = self._exploration.take(state, min(floor, wanted), self._reserved, self._rng)
-        chosen, probabilities = self._propose(tree, wanted - len(explored), explored)
+        chosen, probabilities = self._propose(pool, wanted - len(explored), explored)
         if len(explored) + len(chosen) < wanted:
             # The proposal gives some prompts no weight at all: the floor fills the batch.
             barred = self._reserved.copy()
@@ -283,20 +283,18 @@ class BatchPlanner:
         return rows, odds, sources
 
     def _propose(
-        self, tree: SumTree, count: int, excluded: NDArray[Any]
+        self, pool: WeightedPool, count: int, excluded: NDArray[Any]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         proposal = self._state.strategy.proposal
         if count <= 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0)
         if not isinstance(proposal, ScoredProposal):
-            draw = draw_without_replacement(tree, count, self._rng, excluded)
+            draw = pool.draw(count, self._rng, excluded)
             return draw.rows_B, draw.probabilities_B
         if proposal.candidates_per_prompt:
-            candidates = draw_without_replacement(
-                tree, count * proposal.candidates_per_prompt, self._rng, excluded
-            ).rows_B
+            candidates = pool.draw(count * proposal.candidates_per_prompt, self._rng, excluded).rows_B
         else:
-            candidates = np.flatnonzero(tree.weights > 0)
+            candidates = pool.positive_rows()
             if len(excluded):
                 candidates = candidates[~np.isin(candidates, excluded)]
         scores = self._score(proposal, candidates)
@@ -308,7 +306,7 @@ class BatchPlanner:
         best = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(count)
         best = best[np.argsort(-scores[best], kind="stable")]
         # The best scores are taken for sure: the probability is that of being a candidate.
-        odds = min(1.0, count * max(proposal.candidates_per_prompt, 1) / len(tree.weights))
+        odds = min(1.0, count * max(proposal.candidates_per_prompt, 1) / pool.size)
         return candidates[best], np.full(count, odds if proposal.candidates_per_prompt else 1.0)
 
     def _score(self, proposal: ScoredProposal, candidates: NDArray[Any]) -> NDArray[np.float64]:

@@ -355,13 +355,13 @@ class CurriculumReplica:
         planner, state = self.planner, self.state
         planner.begin_refresh()
         try:
-            tree = await asyncio.to_thread(planner.weigh_pool)
+            pool = await asyncio.to_thread(planner.weigh_pool)
         except Exception:
             _log.exception("weighing the pool failed", curriculum_id=self.curriculum_id)
             planner.abandon_refresh()
             return
-        if planner is self._planner and state is self.state and tree.size == state.table.size:
-            planner.adopt(tree)
+        if planner is self._planner and state is self.state and pool.size == state.table.size:
+            planner.adopt(pool)
         else:
             planner.abandon_refresh()
 
