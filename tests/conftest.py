@@ -5,10 +5,33 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+# Imported early: its plugin would else do so at the very end, deep in the stack, where the parser of
+# CPython 3.11 now and then fails with "AST constructor recursion depth mismatch".
+import hypothesis  # noqa: F401
 import pytest
 
 from sampler_service.log import LogClient, RedisSettings
+from tests.host_programs import in_ci, missing_programs, needs
 from tests.redis_servers import RedisServer, redis_binary, running_server, valkey_binary
+
+
+def pytest_report_header() -> list[str]:
+    """Says which tests this machine cannot run, before anything else."""
+    effect = "tests that need it will fail" if in_ci() else "tests that need it are left out"
+    return [
+        f"{marker}: not on this machine, {effect}; {remedy}" for marker, remedy in missing_programs().items()
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Outside CI, leaves out what needs a program that this machine lacks."""
+    if in_ci():
+        return
+    missing = missing_programs()
+    left_out = [item for item in items if any(needs(item, marker) for marker in missing)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import redis
 
 from sampler_service.log.server_binary import packaged_server_binary
+from tests.host_programs import INSTALL_REDIS, redis_server_path
 
 
 def valkey_binary() -> Path:
@@ -28,10 +29,8 @@ def valkey_binary() -> Path:
 
 
 def redis_binary() -> Path:
-    """The system's redis-server."""
-    found = shutil.which("redis-server")
-    assert found, "install redis-server (Debian: apt-get install redis-server)"
-    return Path(found)
+    """The system's redis-server, or its bare name: starting that says that it is missing."""
+    return Path(redis_server_path() or "redis-server")
 
 
 @dataclass
@@ -57,6 +56,7 @@ class RedisServer:
         return self.directory / "s.sock"
 
     def start(self) -> RedisServer:
+        assert shutil.which(self.binary), f"{self.binary} is missing: {INSTALL_REDIS}"
         self.directory.mkdir(parents=True, exist_ok=True)
         options = {
             "port": str(self.port),

@@ -1,7 +1,5 @@
 """A real Chromium, a real server, simulated curricula, and a watch on everything the page asks for."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from sampler_service.dashboard import DashboardServer, create_app
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
+from tests.host_programs import INSTALL_CHROMIUM, chromium_path
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 FLAGS = [
@@ -27,19 +26,11 @@ FLAGS = [
 
 
 def find_chromium() -> str:
-    """The browser named by CHROMIUM, else the first found in PATH; its absence fails the test."""
-    named = os.environ.get("CHROMIUM")
-    names = [named] if named else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    for name in names:
-        path = shutil.which(name)
-        if path:
-            return path
-    looked = ", ".join(names)
-    pytest.fail(
-        f"No Chromium found (looked for {looked}). Install it with "
-        "`apt-get install --no-install-recommends chromium`, or set CHROMIUM to its path.",
-        pytrace=False,
-    )
+    """The browser; its absence fails the test."""
+    path = chromium_path()
+    if path is None:
+        pytest.fail(f"No Chromium found. Install it: {INSTALL_CHROMIUM}.", pytrace=False)
+    return path
 
 
 @pytest.fixture

@@ -156,6 +156,7 @@ async def test_a_path_too_long_for_a_socket_works_all_the_same(data_dir: Path):
         assert await client.list_curricula() == ["math"]
 
 
+@pytest.mark.redis_server
 async def test_data_of_a_newer_server_is_recognised(data_dir: Path):
     async with EmbeddedServer(data_dir, binary=valkey_binary()):
         pass

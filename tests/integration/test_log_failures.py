@@ -228,6 +228,7 @@ async def test_wrong_passwords_and_missing_rights_are_no_outage():
                 await client.log("math").append([b"x"], after=START)
 
 
+@pytest.mark.redis_server
 async def test_a_user_limited_to_the_prefix_can_do_everything(key_prefix: str):
     with running_server(redis_binary()) as server:
         with server.connection() as raw:
@@ -256,6 +257,7 @@ async def test_a_server_that_is_not_there_is_an_outage_with_its_address():
         assert isinstance(away.value, ConnectionError)
 
 
+@pytest.mark.redis_server
 async def test_unsafe_settings_of_the_server_are_pointed_out_in_words(valkey: RedisServer):
     async with LogClient(RedisSettings(url=valkey.url)) as client:
         assert await client.check_server() == []

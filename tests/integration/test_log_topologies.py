@@ -197,6 +197,7 @@ def running_sentinel(root: Path, port: int, primary_port: int) -> Iterator[None]
         process.wait()
 
 
+@pytest.mark.redis_server
 async def test_the_log_follows_a_failover_that_lost_nothing(
     sentinels: tuple[list[RedisServer], list[int]],
 ):

@@ -1,0 +1,51 @@
+"""Programs that pip does not bring: a browser, and a second kind of log server.
+
+In CI they must be there: a test that needs a missing one fails. Elsewhere such tests are deselected, and
+the header of the run says so and how to get them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+INSTALL_CHROMIUM = "apt-get install --no-install-recommends chromium (or set CHROMIUM to its path)"
+INSTALL_REDIS = "apt-get install redis-server"
+
+
+def in_ci() -> bool:
+    """Whether everything must be there."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def chromium_path() -> str | None:
+    """The browser named by CHROMIUM, else the first found in PATH."""
+    named = os.environ.get("CHROMIUM")
+    return next(filter(None, map(shutil.which, [named] if named else CHROMIUM_NAMES)), None)
+
+
+def redis_server_path() -> str | None:
+    """The system's redis-server."""
+    return shutil.which("redis-server")
+
+
+def missing_programs() -> dict[str, str]:
+    """By the marker of the tests that need it: how to install what this machine lacks."""
+    missing = {}
+    if chromium_path() is None:
+        missing["browser"] = INSTALL_CHROMIUM
+    if redis_server_path() is None:
+        missing["redis_server"] = INSTALL_REDIS
+    return missing
+
+
+def needs(item: pytest.Item, marker: str) -> bool:
+    """Whether a test needs the program of `marker`; parameters and fixtures may be named after Redis 7."""
+    if item.get_closest_marker(marker) is not None:
+        return True
+    return marker == "redis_server" and (
+        "redis_7" in item.nodeid or "redis_7" in getattr(item, "fixturenames", ())
+    )
