@@ -26,7 +26,7 @@ class WeightedPool:
 
     Args:
         weights_N: finite and non-negative.
-        head_rows: rows the head holds, about; it may grow to four times as many.
+        head_rows: rows the head holds, about, at least 1; it may grow to four times as many.
     """
 
     def __init__(self, weights_N: NDArray[np.float64], head_rows: int = _HEAD_ROWS) -> None:
