@@ -1,0 +1,334 @@
+"""Replicas on a real log server: equal, durable, and harmless to retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.curriculum.errors import (
+    Aborted,
+    AlreadyExists,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+)
+from sampler_service.log import LogClient, LogUnavailableError, RedisSettings
+from sampler_service.replica import ReplicaHost, ReplicaSettings
+from tests.redis_servers import RedisServer, running_server, valkey_binary
+
+QUIET = ReplicaSettings(tick_seconds=3600)
+
+
+@pytest.fixture
+async def host(log_client: LogClient) -> AsyncIterator[ReplicaHost]:
+    yield ReplicaHost(log_client, QUIET, seed=1)
+
+
+async def create(host: ReplicaHost, preset: str = "uniform-grpo", prompts: int = 50, **strategy: object) -> None:
+    await host.create_curriculum(
+        pb.CreateCurriculumRequest(
+            request_id="create", curriculum_id="math", strategy=pb.Strategy(preset=preset, **strategy)
+        )
+    )
+
+    async def chunks() -> AsyncIterator[pb.AddPromptsRequest]:
+        ids = [f"p{i}" for i in range(prompts)]
+        yield pb.AddPromptsRequest(curriculum_id="math", request_id="add", prompt_ids=ids[: prompts // 2])
+        yield pb.AddPromptsRequest(prompt_ids=ids[prompts // 2 :])
+
+    if prompts:
+        assert (await host.add_prompts(chunks())).total == prompts
+
+
+async def next_batch(host: ReplicaHost, request_id: str, size: int = 8, **fields: object) -> pb.Batch:
+    request = pb.NextBatchRequest(curriculum_id="math", request_id=request_id, batch_size=size, **fields)
+    return (await host.next_batch(request)).batch
+
+
+def report_of(batch: pb.Batch, request_id: str, reward: float = 1.0) -> pb.ReportRolloutsRequest:
+    return pb.ReportRolloutsRequest(
+        curriculum_id="math",
+        request_id=request_id,
+        lease_id=batch.lease_id,
+        prompt_ids=batch.prompt_ids,
+        rollout_counts=batch.quotas,
+        rewards=[reward] * sum(batch.quotas),
+    )
+
+
+async def digest(host: ReplicaHost) -> tuple[str, str]:
+    replica = await host.replica("math")
+    await replica.catch_up()
+    return replica.state.revision, replica.state.digest()
+
+
+async def test_two_replicas_are_bit_equal_at_equal_revisions(log_client: LogClient) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
+    await create(hosts[0], "frontier", 200)
+    rng = np.random.default_rng(0)
+
+    async def train(host: ReplicaHost, name: str) -> None:
+        for step in range(15):
+            batch = await next_batch(host, f"{name}-{step}", policy_version=step // 3)
+            request = report_of(batch, f"{name}-r{step}")
+            request.rewards[:] = rng.integers(0, 2, len(request.rewards)).tolist()
+            assert (await host.report_rollouts(request)).accepted == sum(batch.quotas)
+
+    await asyncio.gather(*(train(hosts[i % 2], f"t{i}") for i in range(6)))
+    assert await digest(hosts[0]) == await digest(hosts[1])
+    state = (await hosts[0].replica("math")).state
+    assert state.history.totals["groups"] == 6 * 15 * 8
+    assert state.in_flight == 0
+
+
+async def test_replicas_that_draw_the_same_prompts_settle_it_by_the_log(log_client: LogClient) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=5) for _ in range(3)]
+    await create(hosts[0], prompts=24)
+    for host in hosts:
+        await host.replica("math")
+    batches = await asyncio.gather(*(next_batch(host, f"r{i}") for i, host in enumerate(hosts)))
+    drawn = [id_ for batch in batches for id_ in batch.prompt_ids]
+    assert len(drawn) == len(set(drawn)) == 24
+    with pytest.raises(Exhausted):
+        await next_batch(hosts[0], "one-more")
+
+
+async def test_the_same_request_id_returns_the_same_batch_on_any_replica(log_client: LogClient) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
+    await create(hosts[0])
+    first, second = await asyncio.gather(*(next_batch(host, "run/step-1") for host in hosts))
+    assert first == second
+    await hosts[0].report_rollouts(report_of(first, "r"))
+    assert list((await next_batch(hosts[1], "run/step-1")).prompt_ids) == list(first.prompt_ids)
+    assert (await hosts[0].replica("math")).state.history.counters["leases_granted"] == 1
+
+
+async def test_a_repeated_report_is_counted_once_on_any_replica(log_client: LogClient) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
+    await create(hosts[0])
+    batch = await next_batch(hosts[0], "n")
+    answers = await asyncio.gather(*(host.report_rollouts(report_of(batch, "r")) for host in hosts * 3))
+    assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 5
+    assert len({answer.revision for answer in answers}) == 1
+    assert len({answer.directives.SerializeToString() for answer in answers}) == 1
+    state = (await hosts[0].replica("math")).state
+    assert state.history.totals["rollouts"] == sum(batch.quotas)
+
+
+async def test_a_replica_reads_its_writes_elsewhere_by_revision(log_client: LogClient) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
+    await create(hosts[0])
+    await hosts[1].replica("math")
+    batch = await next_batch(hosts[0], "n")
+    answer = await hosts[0].report_rollouts(report_of(batch, "r"))
+    states = await hosts[1].list_prompt_states(
+        pb.ListPromptStatesRequest(
+            curriculum_id="math",
+            filter=pb.PromptFilter(prompt_ids=batch.prompt_ids),
+            min_revision=answer.revision,
+        )
+    )
+    assert list(states.alphas) == [1.0 + quota for quota in batch.quotas]
+    with pytest.raises(InvalidArgument, match="min_revision"):
+        await next_batch(hosts[1], "x", min_revision="yesterday")
+    with pytest.raises(Aborted, match="ahead of the log"):
+        await next_batch(hosts[1], "x", min_revision="99999999999999-0")
+
+
+async def test_recovery_is_the_snapshot_and_the_rest_of_the_log(log_client: LogClient) -> None:
+    settings = ReplicaSettings(tick_seconds=0.05, snapshot_events=20)
+    host = ReplicaHost(log_client, settings, seed=1)
+    await host.start()
+    await create(host, "cures", 100)
+    for step in range(40):
+        batch = await next_batch(host, f"n{step}", policy_version=step)
+        await host.report_rollouts(report_of(batch, f"r{step}", float(step % 2)))
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.3)
+    log = log_client.log("math")
+    assert await log.length() < 80, "the log is trimmed behind the snapshots"
+    other = ReplicaHost(log_client, QUIET)
+    assert await digest(other) == await digest(host)
+    assert (await other.replica("math")).events_folded < 80
+    await host.close()
+    last = ReplicaHost(log_client, QUIET)
+    assert await digest(last) == await digest(other)
+    assert (await last.replica("math")).events_folded == 0, "closing leaves a snapshot of everything"
+
+
+async def test_a_replica_behind_the_trimmed_log_reloads_the_snapshot(log_client: LogClient) -> None:
+    host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host)
+    await behind.replica("math")
+    for round_ in range(2):
+        batch = await next_batch(host, f"n{round_}")
+        await host.report_rollouts(report_of(batch, f"r{round_}"))
+        await host.close()
+    batch = await next_batch(behind, "after-the-gap")
+    assert len(batch.prompt_ids) == 8
+    assert await digest(host) == await digest(behind)
+
+
+async def test_going_back_to_a_checkpoint(log_client: LogClient) -> None:
+    host, other = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host)
+    await host.report_rollouts(report_of(await next_batch(host, "step-1", policy_version=1), "r1"))
+    await host.create_checkpoint(
+        pb.CreateCheckpointRequest(curriculum_id="math", request_id="k", checkpoint_id="step-1")
+    )
+    kept = (await host.replica("math")).state.table.column("successes").copy()
+    before = await next_batch(host, "step-2", policy_version=2)
+    await host.report_rollouts(report_of(before, "r2"))
+    await other.replica("math")
+    for host_ in (host, other):
+        await host_.close()
+    restore = pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="step-1")
+    assert not (await host.restore_checkpoint(restore)).duplicate
+    assert (await other.restore_checkpoint(restore)).duplicate
+    state = (await host.replica("math")).state
+    assert state.policy_version == 1
+    assert np.array_equal(state.table.column("successes"), kept)
+    answer = await host.next_batch(
+        pb.NextBatchRequest(curriculum_id="math", request_id="step-2", batch_size=8, policy_version=2)
+    )
+    assert not answer.duplicate, "the resumed trainer's step 2 is drawn anew"
+    with pytest.raises(NotFound, match="lease_id"):
+        await host.report_rollouts(report_of(before, "late"))
+    assert await digest(host) == await digest(other)
+    fresh = ReplicaHost(log_client, QUIET)
+    assert await digest(fresh) == await digest(host)
+    kept_ids = (await host.list_checkpoints(pb.ListCheckpointsRequest(curriculum_id="math"))).checkpoints
+    assert [checkpoint.checkpoint_id for checkpoint in kept_ids] == ["step-1"]
+
+
+async def test_leases_of_a_trainer_that_died_expire(log_client: LogClient) -> None:
+    host = ReplicaHost(log_client, ReplicaSettings(tick_seconds=0.05), seed=1)
+    await host.start()
+    await create(host, lease_seconds=0.2, prompts=8)
+    batch = await next_batch(host, "n")
+    with pytest.raises(Exhausted):
+        await next_batch(host, "too-early")
+    await asyncio.sleep(0.5)
+    assert len((await next_batch(host, "later")).prompt_ids) == 8
+    late = await host.report_rollouts(report_of(batch, "late"))
+    assert late.accepted == sum(batch.quotas)
+    await host.close()
+
+
+async def test_deleting_and_creating_anew_starts_from_nothing_on_every_replica(log_client: LogClient) -> None:
+    host, other = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host)
+    batch = await next_batch(other, "n")
+    await host.delete_curriculum(pb.DeleteCurriculumRequest(curriculum_id="math", request_id="d"))
+    for host_ in (host, other):
+        with pytest.raises(NotFound):
+            await host_.report_rollouts(report_of(batch, "r"))
+    await create(host, prompts=3)
+    curriculum = (await other.get_curriculum(pb.GetCurriculumRequest(curriculum_id="math"))).curriculum
+    assert curriculum.prompt_count == 3
+    with pytest.raises(NotFound, match="lease_id"):
+        await other.report_rollouts(report_of(batch, "r"))
+
+
+async def test_creating_twice_is_a_duplicate_or_a_conflict(host: ReplicaHost) -> None:
+    await create(host, prompts=0)
+    request = pb.CreateCurriculumRequest(
+        request_id="create", curriculum_id="math", strategy=pb.Strategy(preset="uniform-grpo")
+    )
+    assert (await host.create_curriculum(request)).duplicate
+    request.request_id = "another"
+    with pytest.raises(AlreadyExists):
+        await host.create_curriculum(request)
+
+
+async def test_adding_prompts_again_resumes_where_it_stopped(host: ReplicaHost) -> None:
+    await create(host, prompts=0)
+
+    async def chunks(count: int) -> AsyncIterator[pb.AddPromptsRequest]:
+        for i in range(count):
+            yield pb.AddPromptsRequest(
+                curriculum_id="math", request_id="add", prompt_ids=[f"{i}-{j}" for j in range(10)]
+            )
+
+    assert (await host.add_prompts(chunks(2))).added == 20
+    answer = await host.add_prompts(chunks(4))
+    assert (answer.added, answer.total, answer.duplicate) == (40, 40, False)
+    assert (await host.add_prompts(chunks(4))).duplicate
+
+
+async def test_prompts_outside_the_lease_are_rejected_one_by_one(host: ReplicaHost) -> None:
+    await create(host)
+    batch = await next_batch(host, "n", 2)
+    other = next(f"p{i}" for i in range(50) if f"p{i}" not in batch.prompt_ids)
+    answer = await host.report_rollouts(
+        pb.ReportRolloutsRequest(
+            curriculum_id="math",
+            request_id="r",
+            lease_id=batch.lease_id,
+            prompt_ids=[other, batch.prompt_ids[1]],
+            rollout_counts=[2, 8],
+            rewards=[1.0] * 10,
+        )
+    )
+    assert answer.accepted == 8
+    assert [(r.prompt_id, r.rollouts, r.reason) for r in answer.rejected] == [(other, 2, "PROMPT_NOT_IN_LEASE")]
+
+
+async def test_one_round_of_appends_serves_many_concurrent_writers(log_client: LogClient) -> None:
+    host = ReplicaHost(log_client, QUIET, seed=1)
+    await create(host, prompts=512)
+    batches = await asyncio.gather(*(next_batch(host, f"n{i}", 4) for i in range(64)))
+    drawn = [id_ for batch in batches for id_ in batch.prompt_ids]
+    assert len(set(drawn)) == len(drawn) == 256
+    answers = await asyncio.gather(
+        *(host.report_rollouts(report_of(batch, f"r{i}")) for i, batch in enumerate(batches))
+    )
+    assert sum(answer.accepted for answer in answers) == 256 * 8
+
+
+async def test_curricula_idle_the_longest_make_room_and_come_back(log_client: LogClient) -> None:
+    settings = ReplicaSettings(tick_seconds=0.05, max_table_bytes=2**20, idle_seconds=0.0)
+    host = ReplicaHost(log_client, settings, seed=1)
+    await create(host, prompts=20_000)
+    revision, before = await digest(host)
+    await host.start()
+    await asyncio.sleep(0.5)
+    assert not host.statistics()
+    await host.close()
+    assert await digest(host) == (revision, before)
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    with running_server(valkey_binary()) as server:
+        yield server
+
+
+async def test_while_the_log_is_away_reads_are_marked_stale_and_writes_are_refused(
+    own_server: RedisServer,
+) -> None:
+    async with LogClient(RedisSettings(url=own_server.url)) as client:
+        host = ReplicaHost(client, QUIET, seed=1)
+        await create(host)
+        batch = await next_batch(host, "n")
+        own_server.kill()
+        summary = (await host.get_summary(pb.GetSummaryRequest(curriculum_id="math"))).summary
+        assert summary.stale
+        assert summary.prompts == 50
+        with pytest.raises(LogUnavailableError):
+            await host.report_rollouts(report_of(batch, "r"))
+        own_server.start()
+        for _ in range(100):
+            try:
+                answer = await host.report_rollouts(report_of(batch, "r"))
+                break
+            except LogUnavailableError as error:
+                await asyncio.sleep(error.retry_after_seconds)
+        assert answer.accepted == sum(batch.quotas)
+        summary = (await host.get_summary(pb.GetSummaryRequest(curriculum_id="math"))).summary
+        assert not summary.stale
+        assert summary.rollouts_spent == sum(batch.quotas)
