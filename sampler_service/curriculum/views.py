@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,10 @@ class Moment:
     """Of the last policy step, where methods track a moving target."""
     movement: NDArray[np.float64] | None = None
     """Cumulative KL of the policy at each policy step, `policy_step + 1` entries."""
+    reference_pass_rates: NDArray[Any] | None = None
+    """Of the whole pool by row, NaN where unknown; for methods that rank it. None: there are none."""
+    memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What the proposal remembers: changed by its `observe` and `advance` only."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sampler_service.curriculum.decays import DECAYS, VisitTimes
+from sampler_service.curriculum.decays.forget_all import ForgetAll, forget_all_step
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.curriculum.views import Moment
 
@@ -75,3 +76,26 @@ def test_a_bad_parameter_names_its_field(part: object, field: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
         DECAYS.parse(part, "decay")
     assert refusal.value.field == field
+
+
+def test_forget_all_read_late_equals_the_eager_rule_of_bots() -> None:
+    decay = ForgetAll()
+    eager = lazy = np.zeros(1)
+    last, visits = 0, {2: (8, 3), 3: (8, 5), 9: (4, 4), 10: (16, 1)}
+    for step in range(1, 16):
+        if step in visits:
+            n, k = visits[step]
+            factor = decay.at_visit(times([last], step))
+            lazy = factor * lazy + decay.outcome_weights(np.array([n])) * k
+            eager = forget_all_step(eager, float(k), k / n * 16.0, 0.1, 0.1)
+            last = step
+        else:
+            eager = forget_all_step(eager, 0.0, 0.0, 0.1, 0.1)
+        assert lazy * decay.on_read(times([last], step + 1)) == pytest.approx(eager, abs=1e-6)
+
+
+def test_implicit_evidence_of_forget_all_builds_up_to_sixteen_rollouts() -> None:
+    evidence = np.zeros(1)
+    for _ in range(300):
+        evidence = forget_all_step(evidence, 0.0, 0.25 * 16.0, 0.1, 0.1)
+    assert evidence == pytest.approx([4.0])

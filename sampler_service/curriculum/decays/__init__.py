@@ -1,6 +1,7 @@
 """How evidence about a prompt ages while the policy changes."""
 
 from sampler_service.curriculum.decays.base import Decay, VisitTimes
+from sampler_service.curriculum.decays.forget_all import ForgetAll
 from sampler_service.curriculum.decays.iteration_reset import IterationReset
 from sampler_service.curriculum.decays.none import NoDecay
 from sampler_service.curriculum.decays.per_visit import PerVisit
@@ -18,5 +19,6 @@ DECAYS: Registry[Decay] = Registry(
         "iteration_reset": IterationReset,
         "two_scale": TwoScale,
         "policy_kl": PolicyKL,
+        "forget_all": ForgetAll,
     },
 )

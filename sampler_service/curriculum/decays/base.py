@@ -46,3 +46,7 @@ class Decay(Part):
         A lazy decay must give what decaying at every policy step would have given.
         """
         return 1.0
+
+    def outcome_weights(self, rollouts: NDArray[Any]) -> NDArray[np.float64] | float:
+        """How much one outcome of a visit of so many rollouts counts."""
+        return 1.0

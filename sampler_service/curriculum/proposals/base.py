@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from sampler_service.curriculum.parts import Part
+from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.views import Moment, PromptView
 
-__all__ = ["Proposal", "ScoredProposal", "WeightedProposal"]
+__all__ = ["Memory", "Proposal", "ScoredProposal", "WeightedProposal", "with_random_ties"]
+
+
+Memory = dict[str, NDArray[Any]]
+"""What a proposal remembers, by name; kept in snapshots."""
 
 
 class Proposal(Part):
-    """Chooses prompts."""
+    """Chooses prompts.
+
+    A proposal that follows the training over time keeps its state in a `Memory`, which only `observe`
+    and `advance` change and which it reads as `moment.memory`.
+    """
+
+    def observe(self, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment) -> None:
+        """Takes in one counted group per row."""
+
+    def advance(self, memory: Memory, moment: Moment) -> None:
+        """The policy has moved by one step; `moment.mean_reward` is that of the step that ended."""
 
 
 class WeightedProposal(Proposal):
@@ -39,3 +56,11 @@ class ScoredProposal(Proposal):
     def scores(self, view: PromptView, moment: Moment, rng: np.random.Generator) -> NDArray[np.float64]:
         """Higher is better; −inf never. Ties go to the lower row unless the score breaks them."""
         raise TypeError(f"{type(self).__name__} does not say how it scores prompts")
+
+
+def with_random_ties(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Scores with equal ones in random order, so that rows added first have no advantage.
+
+    Differences below 1e-9 count as ties.
+    """
+    return np.round(scores, 9) + 1e-10 * rng.random(len(scores))

@@ -19,7 +19,8 @@ def uncorrected_shares(weights_B: NDArray[np.float64], budget: int) -> NDArray[n
     """Each share rounded half to even by itself; the sum may miss the budget either way."""
     total = weights_B.sum()
     shares = weights_B * (budget / total) if total > 0 else np.full(len(weights_B), budget / len(weights_B))
-    return np.rint(shares).astype(np.int32)
+    rounded: NDArray[np.int32] = np.rint(shares).astype(np.int32)
+    return rounded
 
 
 class CuresRefQuota(Quota):

@@ -79,4 +79,5 @@ def _power_moments(
     first = np.exp(betaln(a + least + i, b + j) - betaln(a, b))
     n = np.arange(least, most - 1, dtype=np.float64)
     ratios = (a + n + i) / (a + b + n + i + j)
-    return np.concatenate([first, first * np.cumprod(ratios, axis=1)], axis=1)[:, : most - least]
+    moments: NDArray[np.float64] = np.concatenate([first, first * np.cumprod(ratios, axis=1)], axis=1)
+    return moments[:, : most - least]

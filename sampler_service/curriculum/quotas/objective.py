@@ -32,7 +32,8 @@ class ObjectiveQuota(Quota):
         if self.objective == "arcsin":
             return np.ones(len(view))
         if self.objective == "log":
-            return deviation / p
+            logarithmic: NDArray[np.float64] = deviation / p
+            return logarithmic
         if self.objective == "log_raft":
             raft: NDArray[np.float64] = 1.0 / np.sqrt(p)
             return raft

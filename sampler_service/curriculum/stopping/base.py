@@ -35,6 +35,10 @@ class SlotTallies:
     """E[p(1−p)] under the posterior, this lease's outcomes included."""
     uniforms: NDArray[np.float64]
     """Chance in [0, 1), drawn before the event was written."""
+    policy_step: int = 0
+    """How often the policy has advanced."""
+    steps_since_grant: int = 0
+    """How many of those advances came after the batch was granted."""
 
 
 @dataclass(frozen=True, slots=True)
