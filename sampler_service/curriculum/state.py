@@ -83,6 +83,9 @@ class CurriculumState:
     def posterior(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """α and β of `rows`: prior, shared evidence, and own evidence with its decay applied."""
         estimator, table = self.strategy.estimator, self.table
+        if estimator.shared_evidence.holds_own_evidence:
+            whole = estimator.shared_evidence.pseudo_counts(table, rows, self.memory)
+            return np.asarray(whole[0], dtype=np.float64), np.asarray(whole[1], dtype=np.float64)
         times = VisitTimes(table.column("last_steps")[rows], self.moment())
         factors = estimator.decay.on_read(times)
         more_right, more_wrong = estimator.shared_evidence.pseudo_counts(table, rows, self.memory)

@@ -27,6 +27,8 @@ class SharedEvidence(Part):
 
     changes_other_rows: ClassVar[bool] = True
     """Whether a report about one prompt moves the posterior of others."""
+    holds_own_evidence: ClassVar[bool] = False
+    """`pseudo_counts` are a prompt's whole posterior, its own outcomes included: nothing is added to them."""
 
     def pseudo_counts(
         self, table: PromptTable, rows: NDArray[Any] | slice, memory: Memory

@@ -1,0 +1,177 @@
+"""A dynamic item-response model of pass rates (ours): what `frontier` knows about every prompt.
+
+logit p_i = θ·x_i + c_{cluster i} + u_i. θ drifts as the policy learns; c and u are offsets of clusters and
+prompts, which a policy that improves as a whole need not forget: that is the advantage over counts that
+decay. Without any features x is an intercept alone, the policy's drifting ability.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sampler_service.curriculum.posterior import GroupCounts
+from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
+from sampler_service.curriculum.shared_evidence.logit_filter import beta_of_logit, observe_binomial
+from sampler_service.curriculum.shared_evidence.prompt_features import fit_directions, prompt_features
+from sampler_service.curriculum.table import PromptTable
+from sampler_service.curriculum.views import Moment
+
+__all__ = ["ItemResponse"]
+
+Floats = NDArray[np.float64]
+
+
+class ItemResponse(SharedEvidence):
+    """Assumed-density filter over (θ, c, u), their posteriors kept independent of one another.
+
+    One report costs O(groups · features²). The variance τ² of u is learned from first visits (empirical
+    Bayes). A prompt's own outcomes live in u, so the estimator's counts and decay are not added.
+    """
+
+    holds_own_evidence: ClassVar[bool] = True
+
+    intercept_variance: float = Field(default=9.0, gt=0)
+    """Prior variance of the intercept, in logits²."""
+    feature_variance: float = Field(default=1.0, gt=0)
+    """Prior variance of every other entry of θ."""
+    cluster_variance: float = Field(default=1.0, ge=0)
+    """Prior variance of a cluster's offset; 0 ignores clusters."""
+    prompt_variance: float = Field(default=9.0, gt=0)
+    """First value of τ², the variance of a prompt's offset."""
+    variance_rate: float = Field(default=0.05, ge=0, le=1)
+    """How far one first visit moves τ²; 0 keeps it."""
+    drift: float = Field(default=0.01, ge=0)
+    """Variance added to every entry of θ at each policy step."""
+    offset_drift: float = Field(default=0.02, ge=0)
+    """Variance added to c and u at each policy step, up to their prior variance."""
+    directions: int = Field(default=48, ge=1, le=256)
+    """Main directions of the embeddings used as features."""
+
+    def pseudo_counts(
+        self, table: PromptTable, rows: NDArray[Any] | slice, memory: Memory
+    ) -> tuple[Floats, Floats]:
+        """The whole posterior, as the Beta with its E[p] and E[p(1−p)]. O(rows · features²)."""
+        means, variances = self.logits(table, rows, memory)
+        return beta_of_logit(means, variances)
+
+    def logits(self, table: PromptTable, rows: NDArray[Any] | slice, memory: Memory) -> tuple[Floats, Floats]:
+        """Mean and variance of the prompts' logits."""
+        features = prompt_features(table, rows, memory)
+        theta, covariance = self._coefficients(memory, features.shape[1])
+        means = features @ theta
+        variances = ((features @ covariance) * features).sum(axis=1)
+        clusters = table.column("clusters")[rows].astype(np.int64)
+        c_means, c_variances = _read(memory, "cluster", clusters, 0.0, self.cluster_variance)
+        inside = clusters >= 0
+        index = np.arange(table.size)[rows]
+        u_means, u_variances = _read(memory, "prompt", index, 0.0, self._tau2(memory))
+        means = means + np.where(inside, c_means, 0.0) + u_means
+        return means, np.maximum(variances, 0.0) + np.where(inside, c_variances, 0.0) + u_variances
+
+    def observe(
+        self, table: PromptTable, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment
+    ) -> None:
+        """Takes in the groups one after the other."""
+        fit_directions(table, memory, self.directions)
+        features = prompt_features(table, rows, memory)
+        theta, covariance = (array.copy() for array in self._coefficients(memory, features.shape[1]))
+        clusters = table.column("clusters")[rows].astype(np.int64)
+        _grow(memory, "prompt", table.size)
+        _grow(memory, "cluster", int(clusters.max(initial=-1)) + 1)
+        u_means, u_variances = memory["prompt_means"], memory["prompt_variances"]
+        c_means, c_variances = memory["cluster_means"], memory["cluster_variances"]
+        tau2 = self._tau2(memory)
+        for i, row in enumerate(np.asarray(rows).tolist()):
+            n = float(counts.rollouts[i])
+            if n <= 0:
+                continue
+            x, cluster = features[i], int(clusters[i])
+            first = np.isnan(u_variances[row])
+            u_mean, u_variance = (0.0, tau2) if first else (float(u_means[row]), float(u_variances[row]))
+            c_mean, c_variance = 0.0, 0.0
+            if cluster >= 0:
+                known = not np.isnan(c_variances[cluster])
+                c_mean = float(c_means[cluster]) if known else 0.0
+                c_variance = float(c_variances[cluster]) if known else self.cluster_variance
+            spread = covariance @ x
+            variance = max(float(x @ spread), 0.0) + c_variance + u_variance
+            mean = float(x @ theta) + c_mean + u_mean
+            mode, left = observe_binomial(mean, variance, float(counts.successes[i]), n)
+            gain, shrink = (mode - mean) / variance, (variance - left) / (variance * variance)
+            theta += spread * gain
+            covariance -= np.outer(spread, spread) * shrink
+            u_means[row] = u_mean + u_variance * gain
+            u_variances[row] = u_variance - u_variance * u_variance * shrink
+            if cluster >= 0:
+                c_means[cluster] = c_mean + c_variance * gain
+                c_variances[cluster] = c_variance - c_variance * c_variance * shrink
+            if first:
+                second = float(u_means[row]) ** 2 + float(u_variances[row])
+                tau2 = min(max(tau2 + self.variance_rate * (second - tau2), 0.1), 100.0)
+        memory["theta"], memory["covariance"] = theta, covariance
+        memory["tau2"] = np.array([tau2])
+
+    def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
+        """Everything drifts by one step. O(prompts)."""
+        if "covariance" not in memory:
+            return
+        covariance = memory["covariance"].copy()
+        # The diagonal alone grows; unbounded growth of what is never observed stops at its prior.
+        diagonal = np.einsum("ii->i", covariance)
+        prior = np.maximum(self._prior(len(diagonal)), diagonal)
+        diagonal[:] = np.minimum(diagonal + self.drift, prior)
+        memory["covariance"] = covariance
+        for name, most in (("prompt", self._tau2(memory)), ("cluster", self.cluster_variance)):
+            old = memory[f"{name}_variances"]
+            memory[f"{name}_variances"] = np.minimum(old + self.offset_drift, np.maximum(old, most))
+
+    # -- memory --------------------------------------------------------------
+
+    def _prior(self, size: int) -> Floats:
+        prior = np.full(size, self.feature_variance)
+        prior[0] = self.intercept_variance
+        return prior
+
+    def _coefficients(self, memory: Memory, size: int) -> tuple[Floats, Floats]:
+        """θ and its covariance, from the prior for features that are new."""
+        theta, covariance = np.zeros(size), np.diag(self._prior(size))
+        if "theta" in memory:
+            old = min(len(memory["theta"]), size)
+            theta[:old] = memory["theta"][:old]
+            covariance[:old, :old] = memory["covariance"][:old, :old]
+        return theta, covariance
+
+    def _tau2(self, memory: Memory) -> float:
+        return float(memory["tau2"][0]) if "tau2" in memory else self.prompt_variance
+
+
+def _read(
+    memory: Memory, name: str, index: NDArray[np.int64], mean: float, variance: float
+) -> tuple[Floats, Floats]:
+    """Means and variances at `index`; the given prior where nothing was observed."""
+    variances = memory.get(f"{name}_variances")
+    if variances is None or len(variances) == 0:
+        return np.full(len(index), mean), np.full(len(index), variance)
+    inside = (index >= 0) & (index < len(variances))
+    at = np.where(inside, index, 0)
+    known = inside & ~np.isnan(variances[at])
+    return (
+        np.where(known, memory[f"{name}_means"][at], mean).astype(np.float64),
+        np.where(known, variances[at], variance).astype(np.float64),
+    )
+
+
+def _grow(memory: Memory, name: str, size: int) -> None:
+    """Room for `size` offsets; NaN marks one never observed."""
+    old = memory.get(f"{name}_variances", np.zeros(0))
+    size = max(size, len(old))
+    for key, fill in ((f"{name}_means", 0.0), (f"{name}_variances", np.nan)):
+        array = memory.get(key)
+        if array is None or len(array) < size:
+            grown = np.full(size, fill, dtype=np.float32)
+            grown[: len(old)] = [] if array is None else array
+            memory[key] = grown

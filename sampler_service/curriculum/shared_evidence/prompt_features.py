@@ -1,0 +1,58 @@
+"""What a logit model reads off a prompt: an intercept, known pass rates, and its embedding's main directions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler_service.curriculum.shared_evidence.base import Memory
+from sampler_service.curriculum.table import PromptTable
+
+__all__ = ["fit_directions", "prompt_features"]
+
+Floats = NDArray[np.float64]
+
+_FIT_ROWS: Final = 8192
+_RATE_COLUMNS: Final = ("reference_pass_rates", "weak_pass_rates", "strong_pass_rates")
+# Rates are counts of few rollouts: away from 0 and 1 their logits are finite.
+_RATE_MARGIN: Final = 0.1
+
+
+def fit_directions(table: PromptTable, memory: Memory, most: int) -> None:
+    """Fixes, once, the embedding's mean and its `most` main directions; afterwards they never change.
+
+    From at most 8,192 prompts, evenly spaced; scaled so that the first direction has unit variance.
+    """
+    if "directions" in memory or table.embeddings is None or table.size < 2:
+        return
+    rows = np.linspace(0, table.size - 1, min(table.size, _FIT_ROWS)).astype(np.int64)
+    sample = table.embeddings[rows].astype(np.float64)
+    mean = sample.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), len(mean)))
+    if not values[-1] > 0:
+        return
+    memory["centre"] = mean
+    memory["directions"] = vectors[:, ::-1][:, :most] / np.sqrt(values[-1])
+
+
+def prompt_features(table: PromptTable, rows: NDArray[Any] | slice, memory: Memory) -> Floats:
+    """Shape (rows, 1 + 3 + directions). What a prompt lacks is 0: the average prompt's."""
+    clusters = table.column("clusters")[rows]
+    columns = [np.ones(len(clusters))]
+    for name in _RATE_COLUMNS:
+        if table.has(name):
+            rates = np.clip(table.column(name)[rows].astype(np.float64), 0.0, 1.0)
+            safe = _RATE_MARGIN + (1.0 - 2.0 * _RATE_MARGIN) * rates
+            columns.append(np.where(np.isnan(rates), 0.0, np.log(safe / (1.0 - safe))))
+        else:
+            columns.append(np.zeros(len(clusters)))
+    features = np.stack(columns, axis=1)
+    if "directions" not in memory or table.embeddings is None:
+        return features
+    raw = table.embeddings[: table.size][rows].astype(np.float64)
+    embedded = (raw - memory["centre"]) @ memory["directions"]
+    # A zero vector is a prompt without an embedding.
+    embedded[~raw.any(axis=1)] = 0.0
+    return np.concatenate([features, embedded], axis=1)
