@@ -22,6 +22,8 @@ from rich.console import Console
 # Before transformers is imported: the model lies on this disk, no hub is asked.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The service shares the cores: OpenMP's threads must not wait for each other at full speed.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from examples.demo_pool import demo_tasks
 from examples.demo_report import DemoRun, print_report, write_picture

@@ -1,0 +1,130 @@
+"""The trainer's command line against the real service on an embedded server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from examples.service_process import ServiceProcess
+from trainer_client.client import CurriculumClient
+from trainer_client.metrics import read_metrics
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    folder = tmp_path_factory.mktemp("service")
+    with ServiceProcess(folder / "data", folder) as running:
+        yield running
+
+
+def write_config(folder: Path, service: ServiceProcess, name: str, **changes: object) -> Path:
+    settings: dict[str, object] = {
+        "name": name,
+        "directory": str(folder),
+        "steps": 4,
+        "model": {"path": "tiny", "threads": 1},
+        "tasks": [{"type": "arithmetic", "kinds": ["add-1", "mul-1", "add-2"], "per_kind": 40}],
+        "curriculum": {
+            "target": service.target,
+            "strategy": "frontier",
+            "batch_size": 6,
+            "rollout_budget": 24,
+        },
+        "rollouts": {"max_tokens": 3},
+        "evaluation": {"every": 0, "prompts": 8},
+        "checkpoint": {"every": 2},
+    }
+    settings.update(changes)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "trainer_client.cli", "train", "--config", str(config), *arguments]
+
+
+def run(config: Path, *arguments: str) -> str:
+    done = subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_rollout_of_a_run_is_counted_once_and_no_lease_is_left(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    output = run(write_config(tmp_path, service, "whole"))
+    assert "finished at step 4" in output
+    rows = [row for row in read_metrics(tmp_path / "whole" / "metrics.jsonl") if "reward/mean" in row]
+    with CurriculumClient(service.target) as client:
+        summary = client.summary("whole")
+    assert summary.rollouts_spent == rows[-1]["rollouts/total"]
+    assert 0 < rows[-1]["rollouts/total"] <= 4 * 24
+    assert summary.policy_version == 4
+    assert len(summary.leases) == 0
+    assert summary.prompts_in_flight == 0
+
+
+def test_a_finished_run_can_be_resumed_for_more_steps(tmp_path: Path, service: ServiceProcess) -> None:
+    config = write_config(tmp_path, service, "more", steps=2)
+    run(config)
+    run(config, "--set", "steps=4", "--resume")
+    rows = [row for row in read_metrics(tmp_path / "more" / "metrics.jsonl") if "reward/mean" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    with CurriculumClient(service.target) as client:
+        summary = client.summary("more")
+    assert summary.rollouts_spent == rows[-1]["rollouts/total"]
+    assert summary.policy_version == 4
+
+
+def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: ServiceProcess) -> None:
+    config = write_config(tmp_path, service, "ended", steps=100_000)
+    metrics = tmp_path / "ended" / "metrics.jsonl"
+    process = subprocess.Popen(command(config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not (metrics.exists() and len(read_metrics(metrics)) >= 4):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "interrupted at step" in output
+    with CurriculumClient(service.target) as client:
+        assert client.summary("ended").prompts_in_flight == 0
+    state = json.loads(
+        sorted((tmp_path / "ended" / "checkpoints").glob("step-*"))[-1].joinpath("state.json").read_text()
+    )
+    run(config, "--set", f"steps={state['step'] + 2}", "--resume")
+    steps = [row["step"] for row in read_metrics(metrics) if "reward/mean" in row]
+    assert steps == list(range(1, state["step"] + 3))
+
+
+def test_a_service_that_is_not_there_is_said_at_once(tmp_path: Path, service: ServiceProcess) -> None:
+    config = write_config(tmp_path, service, "alone", curriculum={"target": "127.0.0.1:1"})
+    done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_preset_is_an_error_that_names_it(tmp_path: Path, service: ServiceProcess) -> None:
+    config = write_config(
+        tmp_path, service, "unknown", curriculum={"target": service.target, "strategy": "no-such"}
+    )
+    done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "no-such" in done.stderr
