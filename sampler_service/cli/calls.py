@@ -1,0 +1,80 @@
+"""Calls to a running service, and how their failures are said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import grpc
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from rich.console import Console
+
+from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
+
+__all__ = ["JsonOption", "TargetOption", "TimeoutOption", "console", "print_json", "service"]
+
+TargetOption = Annotated[
+    str, typer.Option(envvar="SAMPLER_TARGET", help="gRPC address of the service.", show_default=True)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
+DEFAULT_TARGET = "127.0.0.1:50051"
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def service(target: str) -> Iterator[CurriculumServiceStub]:
+    """The API at `target`; a failed call ends the command with one line and status 1."""
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    with grpc.insecure_channel(target, options=options) as channel:
+        try:
+            yield CurriculumServiceStub(channel)
+        except grpc.RpcError as error:
+            typer.echo(f"error: {_sentence(error, target)}", err=True)
+            raise typer.Exit(1) from None
+
+
+def print_json(message: Message) -> None:
+    """The message by its proto field names, absent fields included."""
+    text = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    typer.echo(json.dumps(text, ensure_ascii=False, indent=2))
+
+
+def _sentence(error: grpc.RpcError, target: str) -> str:
+    if not isinstance(error, grpc.Call):
+        return str(error)
+    reason, field = _reason_and_field(error)
+    if not reason and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return (
+            f"no service answers at {target} ({error.code().name}): is it running? --target chooses another"
+        )
+    words = [error.code().name if not reason else f"{error.code().name} {reason}"]
+    if field:
+        words.append(f"in {field}")
+    return f"{' '.join(words)}: {error.details()}"
+
+
+def _reason_and_field(error: grpc.Call) -> tuple[str, str]:
+    reason = field = ""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                details = status_pb2.Status.FromString(value).details
+            except DecodeError:
+                continue
+            for detail in details:
+                info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+                if detail.Unpack(info):
+                    reason = info.reason
+                elif detail.Unpack(bad) and bad.field_violations:
+                    field = bad.field_violations[0].field
+    return reason, field

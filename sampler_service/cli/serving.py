@@ -1,0 +1,121 @@
+"""`serve` and `config`: both take the options of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sampler_service.config import ServiceConfig
+
+__all__ = ["serve", "show_config"]
+
+_File = Annotated[
+    Path | None, typer.Option("--config", envvar="SAMPLER_CONFIG", help="YAML file with settings.")
+]
+_RedisUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Redis or Valkey that keeps the log: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://."
+    ),
+]
+_DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the embedded log, used when there is no --redis-url. [default: ./curriculum-data]"
+    ),
+]
+_GrpcHost = Annotated[str | None, typer.Option(help="Address of the API. [default: 127.0.0.1]")]
+_GrpcPort = Annotated[int | None, typer.Option(help="Port of the API; 0 picks one. [default: 50051]")]
+_HttpHost = Annotated[str | None, typer.Option(help="Address of the dashboard. [default: 127.0.0.1]")]
+_HttpPort = Annotated[
+    int | None,
+    typer.Option(help="Port of dashboard, /metrics and probes; 0 picks one, -1 is none. [default: 8080]"),
+]
+_NoDashboard = Annotated[bool, typer.Option("--no-dashboard", help="No HTTP at all: --http-port -1.")]
+_Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Allow addresses beyond loopback. There is no authentication yet: "
+        "whoever reaches the ports may read and change everything.",,
+    ),
+]
+_Fsync = Annotated[
+    str | None,
+    typer.Option(
+        "--appendfsync",
+        help="The embedded log is written to disk: always, everysec or no. [default: everysec]",
+    ),
+]
+_LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")]
+_LogFormat = Annotated[str | None, typer.Option(help="console or json. [default: console]")]
+_DrainSeconds = Annotated[
+    float | None, typer.Option(help="How long running calls may take after SIGTERM. [default: 25]")
+]
+
+
+def serve(
+    redis_url: _RedisUrl = None,
+    data_dir: _DataDir = None,
+    grpc_host: _GrpcHost = None,
+    grpc_port: _GrpcPort = None,
+    http_host: _HttpHost = None,
+    http_port: _HttpPort = None,
+    no_dashboard: _NoDashboard = False,
+    insecure: _Insecure = False,
+    appendfsync: _Fsync = None,
+    log_level: _LogLevel = None,
+    log_format: _LogFormat = None,
+    drain_seconds: _DrainSeconds = None,
+    config: _File = None,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Options win over SAMPLER_… environment variables, those over --config, that over the defaults
+    (`sampler-service config` shows what comes out). Prints `ready grpc=HOST:PORT http=HOST:PORT` when it serves.
+    """
+    chosen = _load(locals())
+    from sampler_service.server import run
+
+    raise typer.Exit(run(chosen))
+
+
+def show_config(
+    redis_url: _RedisUrl = None,
+    data_dir: _DataDir = None,
+    grpc_host: _GrpcHost = None,
+    grpc_port: _GrpcPort = None,
+    http_host: _HttpHost = None,
+    http_port: _HttpPort = None,
+    no_dashboard: _NoDashboard = False,
+    insecure: _Insecure = False,
+    appendfsync: _Fsync = None,
+    log_level: _LogLevel = None,
+    log_format: _LogFormat = None,
+    drain_seconds: _DrainSeconds = None,
+    config: _File = None,
+) -> None:
+    """Print the configuration that `serve` would use with the same options, as YAML, secrets masked."""
+    typer.echo(_load(locals()).to_yaml(), nl=False)
+
+
+def _load(given: dict[str, Any]) -> ServiceConfig:
+    """The configuration, or exit status 2 with a line per fault."""
+    from sampler_service.config import ConfigError, load_config
+
+    options = {name: value for name, value in given.items() if value is not None and value is not False}
+    file = options.pop("config", None)
+    if options.pop("no_dashboard", False):
+        options["http_port"] = -1
+    redis_url = options.pop("redis_url", None)
+    if redis_url is not None:
+        options["redis"] = {"url": redis_url}
+    try:
+        return load_config(options, file)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,51 @@
+"""The host as the dashboard reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.dashboard import ReadError
+from sampler_service.replica import ReplicaHost
+from sampler_service.rpc.errors import describe
+
+__all__ = ["HostReader"]
+
+Answer = TypeVar("Answer")
+
+
+class HostReader:
+    """Answers the dashboard from a host: the same messages and refusals as over gRPC."""
+
+    def __init__(self, host: ReplicaHost, is_draining: Callable[[], bool]) -> None:
+        self._host = host
+        self._is_draining = is_draining
+
+    async def list_curricula(self, page_size: int, page_token: str) -> pb.ListCurriculaResponse:
+        """One page of curricula ordered by id."""
+        request = pb.ListCurriculaRequest(page_size=page_size, page_token=page_token)
+        return await _translated(self._host.list_curricula(request))
+
+    async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
+        """The aggregates of one curriculum."""
+        request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins)
+        return (await _translated(self._host.get_summary(request))).summary
+
+    async def prompt_states(self, request: pb.ListPromptStatesRequest) -> pb.ListPromptStatesResponse:
+        """One page of prompt states that pass the request's filter."""
+        return await _translated(self._host.list_prompt_states(request))
+
+    async def ready(self) -> tuple[bool, str]:
+        """Whether the log can be reached and the service is not about to stop."""
+        if self._is_draining():
+            return False, "stopping"
+        return await self._host.ready()
+
+
+async def _translated(answer: Coroutine[Any, Any, Answer]) -> Answer:
+    try:
+        return await answer
+    except Exception as error:
+        refusal = describe(error)
+        raise ReadError(refusal.code, refusal.reason, refusal.message) from error

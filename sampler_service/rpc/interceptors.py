@@ -1,0 +1,221 @@
+"""Around every call: figures, request ids in the log, errors into statuses, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.rpc.errors import Refusal, describe
+
+__all__ = ["CallInterceptor"]
+
+_log = structlog.get_logger(__name__)
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_STANDARD_SERVICES = ("grpc.health.", "grpc.reflection.")
+
+Answer = TypeVar("Answer")
+# grpc.aio's contexts and handlers have no useful static types.
+_Context = Any
+
+
+class _Malformed:
+    """Stands for a request that is no message of its type; raised when it is looked at."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """One interceptor for all of it, because each one costs every call.
+
+    Metrics: `grpc_server_started_total`, `grpc_server_handled_total`, `grpc_server_handling_seconds`.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("grpc_service", "grpc_method")
+        self._started = Counter("grpc_server_started_total", "Calls that began.", labels, registry=registry)
+        self._handled = Counter(
+            "grpc_server_handled_total", "Calls that ended.", (*labels, "grpc_code"), registry=registry
+        )
+        self._seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "How long calls took.",
+            labels,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Returns when no call is being worked on (health watches and reflection apart)."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The method's handler with everything around it; made once per method."""
+        method = handler_call_details.method
+        wrapped = self._handlers.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            # Unknown methods are gRPC's to refuse; keeping them would let a client fill the memory.
+            if handler is None or method.startswith(tuple(f"/{name}" for name in _STANDARD_SERVICES)):
+                return handler
+            wrapped = self._handlers[method] = self._wrap(handler, method)
+        return wrapped
+
+    def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        service, _, name = method.strip("/").rpartition("/")
+        call: _Call[Any] = _Call(self, service, name)
+        codecs = (_tolerant(handler.request_deserializer), handler.response_serializer)
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(call.streaming(handler.stream_stream, True), *codecs)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(call.streaming(handler.unary_stream, False), *codecs)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(call.single(handler.stream_unary, True), *codecs)
+        return grpc.unary_unary_rpc_method_handler(call.single(handler.unary_unary, False), *codecs)
+
+
+class _Call(Generic[Answer]):
+    """Wraps the handlers of one method."""
+
+    def __init__(self, owner: CallInterceptor, service: str, name: str) -> None:
+        self._owner = owner
+        self._name = name
+        self._labels = (service, name)
+        self._started = owner._started.labels(service, name)
+        self._seconds = owner._seconds.labels(service, name)
+
+    def single(
+        self, behavior: Callable[..., Awaitable[Answer]], streams: bool
+    ) -> Callable[[Any, _Context], Coroutine[Any, Any, Answer]]:
+        """For methods with one answer."""
+
+        async def handle(request: Any, context: _Context) -> Answer:
+            began = self._begin()
+            code = grpc.StatusCode.OK
+            try:
+                _refuse_late(context)
+                return await behavior(_checked_stream(request) if streams else _checked(request), context)
+            except asyncio.CancelledError:
+                code = _why_cancelled(context)
+                raise
+            except Exception as error:
+                refusal = describe(error)
+                code = _CODES[refusal.code]
+                await _abort(context, refusal)
+                raise AssertionError("abort raises") from error
+            finally:
+                self._end(began, code, request)
+
+        return handle
+
+    def streaming(
+        self, behavior: Callable[..., AsyncIterator[Answer]], streams: bool
+    ) -> Callable[[Any, _Context], AsyncIterator[Answer]]:
+        """For methods with a stream of answers."""
+
+        async def handle(request: Any, context: _Context) -> AsyncIterator[Answer]:
+            began = self._begin()
+            # If the client goes, we are closed in the middle of a `yield`.
+            code = grpc.StatusCode.CANCELLED
+            try:
+                _refuse_late(context)
+                checked = _checked_stream(request) if streams else _checked(request)
+                async for answer in behavior(checked, context):
+                    yield answer
+                code = grpc.StatusCode.OK
+            except asyncio.CancelledError:
+                code = _why_cancelled(context)
+                raise
+            except Exception as error:
+                refusal = describe(error)
+                code = _CODES[refusal.code]
+                await _abort(context, refusal)
+            finally:
+                self._end(began, code, request)
+
+        return handle
+
+    def _begin(self) -> float:
+        self._started.inc()
+        self._owner._active += 1
+        self._owner._idle.clear()
+        return time.perf_counter()
+
+    def _end(self, began: float, code: grpc.StatusCode, request: Any) -> None:
+        seconds = time.perf_counter() - began
+        self._seconds.observe(seconds)
+        self._owner._handled.labels(*self._labels, code.name).inc()
+        self._owner._active -= 1
+        if self._owner._active == 0:
+            self._owner._idle.set()
+        _log.debug(
+            "call",
+            method=self._name,
+            code=code.name,
+            milliseconds=round(seconds * 1000, 3),
+            curriculum_id=getattr(request, "curriculum_id", ""),
+            request_id=getattr(request, "request_id", ""),
+        )
+
+
+def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Malformed]:
+    """gRPC would answer UNKNOWN to bytes that are no message; we answer INVALID_ARGUMENT."""
+
+    def read(data: bytes) -> Message | _Malformed:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return read
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidArgument(
+            "MALFORMED_MESSAGE", f"The request cannot be read as a message of this method: {request.why}."
+        )
+    return request
+
+
+async def _checked_stream(requests: Any) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+def _refuse_late(context: _Context) -> None:
+    """Nobody waits for the answer to a call that comes after its deadline: do not begin it."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise asyncio.CancelledError
+
+
+def _why_cancelled(context: _Context) -> grpc.StatusCode:
+    remaining = context.time_remaining()
+    late = remaining is not None and remaining <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+async def _abort(context: _Context, refusal: Refusal) -> None:
+    status = refusal.to_status()
+    metadata = ((_DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(_CODES[refusal.code], refusal.message, metadata)

@@ -1,0 +1,80 @@
+"""The gRPC server: port, services, and an end that lets running calls finish."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from curriculum.v1 import curriculum_pb2_grpc
+from sampler_service.replica import ReplicaHost
+from sampler_service.rpc.health import SERVICE_NAME, HealthWatcher
+from sampler_service.rpc.interceptors import CallInterceptor
+from sampler_service.rpc.limits import RpcSettings
+from sampler_service.rpc.servicer import CurriculumServicer
+
+__all__ = ["PortTakenError", "RpcServer"]
+
+
+class PortTakenError(OSError):
+    """The address cannot be listened on."""
+
+
+class RpcServer:
+    """CurriculumService, health and reflection on one port. Make it with `start`."""
+
+    def __init__(self, host: ReplicaHost, settings: RpcSettings, registry: CollectorRegistry) -> None:
+        self._interceptor = CallInterceptor(registry)
+        self._servicer = CurriculumServicer(host, settings)
+        self._health = HealthWatcher(host)
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=settings.channel_options())
+        curriculum_pb2_grpc.add_CurriculumServiceServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call, unused-ignore]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        self.address = ""
+
+    @classmethod
+    async def start(
+        cls,
+        host: ReplicaHost,
+        settings: RpcSettings,
+        registry: CollectorRegistry,
+        *,
+        host_name: str = "127.0.0.1",
+        port: int = 0,
+    ) -> RpcServer:
+        """Listens and serves; port 0 picks one, see `address`.
+
+        Raises:
+            PortTakenError: somebody else listens there, or the host is not this machine's.
+        """
+        started = cls(host, settings, registry)
+        literal = f"[{host_name}]" if ":" in host_name else host_name
+        try:
+            bound = started._server.add_insecure_port(f"{literal}:{port}")
+        except RuntimeError as error:
+            bound = 0
+            cause: RuntimeError | None = error
+        else:
+            cause = None
+        if not bound:
+            raise PortTakenError(f"{literal}:{port}") from cause
+        started.address = f"{literal}:{bound}"
+        await started._health.start()
+        await started._server.start()
+        return started
+
+    async def drain(self, grace_seconds: float) -> None:
+        """NOT_SERVING, no new calls, streams end, running calls may finish within `grace_seconds`."""
+        await self._health.drain()
+        self._servicer.drain()
+        stopping = asyncio.create_task(self._server.stop(grace_seconds))
+        idle = asyncio.create_task(self._interceptor.until_idle())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # Health watches never end by themselves; nobody else is left.
+        await asyncio.gather(stopping, self._server.stop(min(grace_seconds, 0.1)))

@@ -1,0 +1,125 @@
+"""What the curricula look like, for Prometheus: read from the host when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sampler_service.replica import CurriculumStatistics
+
+__all__ = ["OTHERS", "CurriculumCollector"]
+
+OTHERS = "(others)"
+"""Label of all curricula beyond the limit together."""
+
+
+class _Gauge(NamedTuple):
+    name: str
+    text: str
+    read: Callable[[CurriculumStatistics], float]
+
+
+_GAUGES = (
+    _Gauge("prompts", "Prompts in the pool.", lambda s: s.prompts),
+    _Gauge("prompts_in_flight", "Prompts in live leases.", lambda s: s.in_flight),
+    _Gauge("prompts_unseen", "Prompts never rolled out.", lambda s: s.unseen),
+    _Gauge("leases_live", "Leases neither finished nor expired.", lambda s: s.live_leases),
+    _Gauge("table_bytes", "Memory of the prompt table.", lambda s: s.table_bytes),
+    _Gauge("stale", "1 while the log is away and answers are the last known.", lambda s: float(s.stale)),
+)
+_STATUSES = ("error", "truncated", "stale", "filtered")
+_OUTCOMES = ("mixed", "all_correct", "all_wrong")
+
+
+class CurriculumCollector(Collector):
+    """Figures of every loaded curriculum; at most `max_curricula` have a label of their own."""
+
+    def __init__(
+        self, statistics: Callable[[], Sequence[CurriculumStatistics]], max_curricula: int = 100
+    ) -> None:
+        self._statistics = statistics
+        self._max_curricula = max_curricula
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask the host."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, a sample per curriculum and label."""
+        figures = self._statistics()
+        for gauge in _GAUGES:
+            family = GaugeMetricFamily(f"curriculum_{gauge.name}", gauge.text, labels=["curriculum"])
+            for label, group in self._grouped(figures):
+                family.add_metric([label], sum(map(gauge.read, group)))
+            yield family
+        yield self._snapshot_age(figures)
+        yield self._counter(figures, "leases_expired", "Leases that ran out.", _count("leases_expired"))
+        yield self._counter(figures, "duplicates", "Repeats that were recognised.", _count("duplicates"))
+        yield self._counter(figures, "fold_seconds", "Time spent folding events.", lambda s: s.fold_seconds)
+        yield self._counter(figures, "events_folded", "Events folded.", lambda s: s.events_folded)
+        yield self._split(figures, "rollouts", "Rollouts reported.", "status", _rollouts)
+        yield self._split(figures, "groups", "Finished groups.", "outcome", _groups)
+
+    def _grouped(
+        self, figures: Sequence[CurriculumStatistics]
+    ) -> Iterable[tuple[str, Sequence[CurriculumStatistics]]]:
+        for one in figures[: self._max_curricula]:
+            yield one.curriculum_id, [one]
+        if len(figures) > self._max_curricula:
+            yield OTHERS, figures[self._max_curricula :]
+
+    def _counter(
+        self,
+        figures: Sequence[CurriculumStatistics],
+        name: str,
+        text: str,
+        read: Callable[[CurriculumStatistics], float],
+    ) -> Metric:
+        family = CounterMetricFamily(f"curriculum_{name}", text, labels=["curriculum"])
+        for label, group in self._grouped(figures):
+            family.add_metric([label], sum(map(read, group)))
+        return family
+
+    def _split(
+        self,
+        figures: Sequence[CurriculumStatistics],
+        name: str,
+        text: str,
+        by: str,
+        read: Callable[[CurriculumStatistics], dict[str, float]],
+    ) -> Metric:
+        family = CounterMetricFamily(f"curriculum_{name}", text, labels=["curriculum", by])
+        for label, group in self._grouped(figures):
+            sums: dict[str, float] = {}
+            for one in group:
+                for key, value in read(one).items():
+                    sums[key] = sums.get(key, 0.0) + value
+            for key, value in sums.items():
+                family.add_metric([label, key], value)
+        return family
+
+    def _snapshot_age(self, figures: Sequence[CurriculumStatistics]) -> Metric:
+        text = "Time since the newest snapshot; the oldest of several curricula. None: no sample."
+        family = GaugeMetricFamily("curriculum_snapshot_age_seconds", text, labels=["curriculum"])
+        for label, group in self._grouped(figures):
+            ages = [one.snapshot_age_seconds for one in group if math.isfinite(one.snapshot_age_seconds)]
+            if ages:
+                family.add_metric([label], max(ages))
+        return family
+
+
+def _count(name: str) -> Callable[[CurriculumStatistics], float]:
+    return lambda one: one.counters.get(name, 0)
+
+
+def _rollouts(one: CurriculumStatistics) -> dict[str, float]:
+    counted = {"ok": one.totals.get("rollouts", 0.0)}
+    return counted | {status: one.counters.get(f"rollouts_{status}", 0) for status in _STATUSES}
+
+
+def _groups(one: CurriculumStatistics) -> dict[str, float]:
+    return {outcome: one.totals.get(f"{outcome}_groups", 0.0) for outcome in _OUTCOMES}
