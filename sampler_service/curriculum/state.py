@@ -76,6 +76,9 @@ class CurriculumState:
             prompts=self.table.size,
             mean_reward=self.history.last_mean_reward,
             movement=self.movement,
+            reference_pass_rates=self.table.column("reference_pass_rates")
+            if self.table.has("reference_pass_rates")
+            else None,
         )
 
     # -- reading -------------------------------------------------------------

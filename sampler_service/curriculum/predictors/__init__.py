@@ -1,0 +1,1 @@
+"""Arithmetic of pass-rate predictions, apart from any state: calibration, groups of like prompts."""
