@@ -116,7 +116,7 @@ def _histogram(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 def _print_histogram(console: Console, run: DemoRun, before: Evaluation, after: Evaluation) -> None:
     levels, old = _histogram(before)
     _, new = _histogram(after)
-    scale = 32 / max(int(old.max()), int(new.max()), 1)
+    scale = 24 / max(int(old.max()), int(new.max()), 1)
     table = Table(title=f"Difficulty of held-out prompts, {run.preset}", box=None, padding=(0, 1))
     table.add_column("pass rate", justify="right")
     table.add_column("before", justify="left")

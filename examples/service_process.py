@@ -26,7 +26,7 @@ class ServiceProcess:
         arguments = ["--data-dir", str(data_directory), "--grpc-port", "0", "--http-port", "0"]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sampler_service.cli", "serve", *arguments],
+                [sys.executable, "-m", "sampler_service", "serve", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for the demo: it stops the service after its lease is released.
@@ -67,10 +67,9 @@ class ServiceProcess:
 
     def _read_addresses(self) -> None:
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
-        grpc = re.search(r"grpc\W{1,12}(?:\w+://)?(\[?[\w.:]*\w\]?:\d+)", text, re.IGNORECASE)
-        http = re.search(r"https?://[\w.\[\]:]+:\d+", text)
-        self.target = grpc.group(1) if grpc else ""
-        self.dashboard = http.group(0) if http else ""
+        ready = re.search(r"^ready grpc=(\S+) http=(\S+)$", text, re.MULTILINE)
+        if ready:
+            self.target, self.dashboard = ready.group(1), f"http://{ready.group(2)}/"
 
     def _tail(self) -> str:
         text = self.log_path.read_text(encoding="utf-8", errors="replace").strip()
