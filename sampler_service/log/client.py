@@ -123,7 +123,7 @@ class LogClient:
                 redis = self._redis
                 if isinstance(redis, ClusterRouter):
                     redis = await redis.node_of(key or self.index)
-                result = await operation(redis)
+                result = await _heeding_cancellation(operation(redis))
             except (redis_errors.RedisError, OSError) as error:
                 translated = self._translate(error)
                 if isinstance(translated, LogUnavailableError):
@@ -167,6 +167,19 @@ class LogClient:
     async def _greet(self, connection: AbstractConnection) -> None:
         await connection.on_connect()
         self.generation += 1
+
+
+async def _heeding_cancellation(operation: Awaitable[T]) -> T:
+    """Await it, and see to it that a cancellation in the meantime is not lost.
+
+    redis-py sends under `asyncio.wait_for`, which before Python 3.12 swallows one that comes as sending ends.
+    """
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task else 0
+    result = await operation
+    if task and task.cancelling() > cancelled_before:
+        raise asyncio.CancelledError
+    return result
 
 
 def _is_outage(error: Exception) -> bool:

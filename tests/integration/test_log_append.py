@@ -202,3 +202,25 @@ async def test_a_revision_that_is_none_is_refused_before_anything_is_sent(client
         with pytest.raises(ValueError, match="revision"):
             await log.read(bad)
     assert await log.length() == 1
+
+
+async def test_a_cancelled_caller_stops_whenever_the_cancellation_comes(client: LogClient):
+    log = client.log("math")
+    start = await log.create(b"created")
+
+    async def append_for_ever() -> None:
+        while True:
+            await log.append([], after=start)
+
+    for turns in range(60):
+        caller = asyncio.create_task(append_for_ever())
+        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        caller.cancel()
+        done, _ = await asyncio.wait([caller], timeout=5)
+        assert done
+        assert caller.cancelled()
+    result = await log.append([b"next"], after=start)
+    assert [entry.payload for entry in await log.read(start)] == [b"next"]
+    assert result.foreign == []

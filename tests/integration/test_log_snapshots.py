@@ -321,5 +321,6 @@ async def test_others_are_served_while_a_state_is_saved_and_loaded(client, log, 
         pinging = asyncio.create_task(ping(during))
         await work
         pinging.cancel()
+        await asyncio.wait([pinging])
     # 64 MB in slices of 2: between any two slices somebody else has a turn.
     assert min(pings.values()) > 10
