@@ -1,0 +1,79 @@
+"""README and docs say what works: every command and every piece of code on them is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sampler_service.curriculum.presets import PRESETS
+from sampler_service.curriculum.strategy import resolve
+from tests.compat.markdown_blocks import ROOT, RUNNABLE, SHOWN, Block, Reader, blocks_of
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def runnable(page: Path) -> list[Block]:
+    return [block for block in blocks_of(page) if block.language in RUNNABLE and block.marker != "skip"]
+
+
+RUN_PAGES = [page for page in PAGES if any(block.marker != "slow" for block in runnable(page))]
+SLOW_PAGES = [page for page in PAGES if any(block.marker == "slow" for block in runnable(page))]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path)
+    yield reader
+    reader.close()
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+def test_what_a_page_tells_to_run_works(page: Path, reader: Reader):
+    for block in runnable(page):
+        if block.marker != "slow":
+            reader.follow(block, timeout_seconds=120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("page", SLOW_PAGES, ids=name_of)
+def test_what_a_page_tells_to_run_works_from_a_fresh_checkout_on(page: Path, reader: Reader):
+    for block in runnable(page):
+        reader.follow(block, timeout_seconds=1800)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_names_its_language_and_every_exception_its_reason(page: Path):
+    for block in blocks_of(page):
+        assert block.language in (*RUNNABLE, *SHOWN), f"{block.place}: language {block.language!r}?"
+        assert block.marker != "skip" or block.reason, f"{block.place}: skipped, but why?"
+        if block.language == "yaml":
+            assert yaml.safe_load(block.text) is not None, block.place
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_strategy_shown_is_one_the_service_takes(page: Path):
+    for block in blocks_of(page):
+        if block.language == "yaml" and "strategy:" in block.text:
+            values = dict(yaml.safe_load(block.text)["strategy"])
+            resolve(values.pop("preset", ""), values)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_to_a_file_leads_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target} does not exist"
+
+
+def test_the_readme_names_every_preset_and_no_other():
+    named = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(PRESETS), "the table of presets in README.md is not that of presets.py"
