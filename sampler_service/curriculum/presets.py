@@ -21,6 +21,119 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "proposal": {"cures": {}},
         "quota": {"cures": {}},
     },
+    # What its released code does where that differs from the paper.
+    "cures-ref": {
+        "estimator": {"decay": "iteration_reset"},
+        "proposal": {"cures_ref": {}},
+        "quota": {"cures_ref": {}},
+        "exploration": 0.0,
+    },
+    # arXiv 2503.14476: dynamic sampling.
+    "dapo": {
+        "proposal": {"uniform": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"zero_variance": {}},
+        "exploration": 0.0,
+    },
+    # arXiv 2505.02391.
+    "gvm": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.5}}},
+        "proposal": {"uniform": {}},
+        "quota": {"gvm": {}},
+    },
+    # arXiv 2510.04996, three methods.
+    "reinforce-ada-pos": {
+        "proposal": {"uniform": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"positives": {}},
+        "exploration": 0.0,
+    },
+    "reinforce-ada-balance": {
+        "proposal": {"uniform": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"balanced": {"round": 8, "keep": 4, "max": 32}},
+        "exploration": 0.0,
+    },
+    "ada-est": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.9}}, "prior": [1, 16]},
+        "proposal": {"uniform": {}},
+        "quota": {"ada_est": {}},
+    },
+    # arXiv 2509.19803.
+    "vcrl": {
+        "proposal": {"vcrl": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"variance_floor": {}},
+    },
+    # arXiv 2506.05316. Without embeddings it starts from each prompt's own outcomes.
+    "dots": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.5}}, "shared_evidence": "attention"},
+        "proposal": {"dots": {}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2602.06375.
+    "depo": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.5}}, "shared_evidence": "online_logistic"},
+        "proposal": {"depo": {}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2511.18902.
+    "vade": {
+        "estimator": {"decay": "two_scale"},
+        "proposal": {"thompson": {"objective": "info_gain"}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2507.04632.
+    "mopps": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.5}}},
+        "proposal": {"thompson": {"objective": "target", "target": 0.5}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2510.26374.
+    "bots": {
+        "estimator": {"decay": "forget_all", "shared_evidence": {"anchors": {"strength": 16}}},
+        "proposal": {"thompson": {"objective": "target", "target": 0.5}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2506.09016.
+    "speed": {
+        "proposal": {"speed": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"screen": {}},
+    },
+    # arXiv 2508.14094. Needs reference pass rates; without any it is uniform.
+    "hard-examples": {
+        "proposal": {"hardest": {}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2504.05520.
+    "adarft": {
+        "proposal": {"adarft": {}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2502.12272.
+    "learnability": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.9}}},
+        "proposal": {"learnability": {}},
+        "quota": {"fixed": {}},
+    },
+    # Ours, after a literature review.
+    "difficulty-tracker": {
+        "proposal": {"ucb": {}},
+        "quota": {"fixed": {}},
+    },
+    # arXiv 2509.25849.
+    "knapsack": {
+        "estimator": {"decay": {"per_visit": {"factor": 0.9}}},
+        "proposal": {"uniform": {}},
+        "quota": {"knapsack": {"min": 2, "max": 128}},
+    },
+    # arXiv 2605.26606.
+    "pilot-commit": {
+        "proposal": {"uniform": {}},
+        "quota": {"fixed": {}},
+        "stopping": {"pilot": {}},
+    },
     # Ours.
     "frontier": {
         "estimator": {"decay": "policy_kl", "shared_evidence": "cluster"},
