@@ -40,7 +40,7 @@ _Insecure = Annotated[
     typer.Option(
         "--insecure",
         help="Allow addresses beyond loopback. There is no authentication yet: "
-        "whoever reaches the ports may read and change everything.",,
+        "whoever reaches the ports may read and change everything.",
     ),
 ]
 _Fsync = Annotated[
