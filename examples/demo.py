@@ -40,19 +40,20 @@ from trainer_client.trainer_errors import TrainerError
 
 
 class TimedView:
-    """Progress that asks for a stop when the time is up."""
+    """Progress that asks for a stop when the time is up, and remembers that it did."""
 
     def __init__(self, view: ProgressView, stop: StopRequest, deadline: float) -> None:
         self.view = view
         self.stop = stop
         self.deadline = deadline
+        self.timed_out = False
 
     def step(self, step: int, steps: int, metrics: Metrics) -> None:
         """Shows the step; past the deadline the next one is not begun."""
         self.view.step(step, steps, metrics)
         if time.monotonic() > self.deadline and step < steps and not self.stop.requested:
             self.view.note("time is up (--max-minutes): ending here")
-            self.stop.requested = True
+            self.stop.requested = self.timed_out = True
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Shows an evaluation."""
@@ -77,7 +78,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for metrics, checkpoints and the picture.")] = Path(
         "runs/demo"
     ),
-    max_minutes: Annotated[float, typer.Option(help="Each run ends by then.")] = 8.0,
+    max_minutes: Annotated[float, typer.Option(help="No step is begun after so long.")] = 6.5,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     keep_open: Annotated[bool, typer.Option(help="Keep the dashboard up at the end until Ctrl-C.")] = False,
 ) -> None:
@@ -149,17 +150,21 @@ def _run(
         console.print("model      SmolLM2-135M (converted on first use, about 30 s)", highlight=False)
     learner = build_learner(config)
     with ProgressView(console, config.steps, title=preset) as view:
+        timed = TimedView(view, stop, started + 60 * max_minutes)
         trainer = build_trainer(
             config,
             client,
             learner,
             pool,
-            TimedView(view, stop, started + 60 * max_minutes),
+            timed,
             stop,
             success_threshold=threshold,
         )
         try:
             result = trainer.run()
+            if timed.timed_out:
+                stop.requested = False
+                trainer.evaluate(result)
         finally:
             trainer.log.close()
     summary: Summary | None = None

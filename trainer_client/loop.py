@@ -118,7 +118,7 @@ class Trainer:
         config = self.config
         result = RunResult(steps=self.step)
         if self.step == 0:
-            self._evaluate(result)
+            self.evaluate(result)
         while self.step < config.steps and not self.stop.requested:
             metrics = self._train_step()
             if metrics is None:
@@ -131,7 +131,7 @@ class Trainer:
             last = self.step == config.steps
             due = config.evaluation.every > 0 and self.step % config.evaluation.every == 0
             if (due or last) and not self.stop.requested:
-                self._evaluate(result)
+                self.evaluate(result)
             if config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0:
                 self.save()
         result.interrupted = self.step < config.steps
@@ -232,7 +232,8 @@ class Trainer:
             self.policy.model.save_pretrained(str(adapter))
         self.engine.update_policy(self.step, adapter)
 
-    def _evaluate(self, result: RunResult) -> None:
+    def evaluate(self, result: RunResult) -> None:
+        """Accuracy on the held-out prompts now; added to the result and logged."""
         settings = self.config.evaluation
         prompts = self.held_out[: settings.prompts]
         if not prompts:
