@@ -77,3 +77,14 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
 def test_the_readme_names_every_preset_and_no_other():
     named = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(PRESETS), "the table of presets in README.md is not that of presets.py"
+
+
+def test_every_test_a_page_appeals_to_exists():
+    appealed = [
+        match
+        for page in PAGES
+        for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    ]
+    assert appealed
+    for file, name in appealed:
+        assert re.search(rf"def {name}\b", (ROOT / file).read_text()), f"{file}::{name} does not exist"

@@ -1,0 +1,200 @@
+"""docker-compose.yml: what it says holds, and its commands and environment run as processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from sampler_service.config import ServiceConfig
+from tests.redis_servers import free_port, valkey_binary
+from trainer_client.client import CurriculumClient
+from trainer_client.config import load_config
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = {"VALKEY_PASSWORD": "a-password-for-the-test"}
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}")
+
+
+def interpolated(text: str, variables: Mapping[str, str]) -> str:
+    """`${NAME}`, `${NAME:-default}` and `${NAME:?message}`, as compose reads them."""
+
+    def value(match: re.Match[str]) -> str:
+        given = variables.get(match["name"], "")
+        if given:
+            return given
+        if match["how"] == "?":
+            raise KeyError(f"{match['name']} {match['rest']}")
+        assert match["how"] == "-", f"{match['name']} has neither a default nor a message"
+        return match["rest"]
+
+    return _VARIABLE.sub(value, text)
+
+
+def compose(variables: Mapping[str, str]) -> dict[str, Any]:
+    def resolve(node: Any) -> Any:
+        if isinstance(node, str):
+            return interpolated(node, variables)
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if isinstance(node, dict):
+            return {key: resolve(item) for key, item in node.items()}
+        return node
+
+    resolved: dict[str, Any] = resolve(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
+    return resolved
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = compose(VARIABLES)["services"]
+    return found
+
+
+@pytest.fixture
+def valkey_of_compose(services: dict[str, Any], tmp_path: Path) -> Iterator[int]:
+    """The log server by its own command, on a free port of the loopback; its port."""
+    command = services["valkey"]["command"]
+    assert command[0] == "valkey-server"
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+    with (tmp_path / "valkey.log").open("wb") as log:
+        process = subprocess.Popen([valkey_binary(), *command[1:], *options], stdout=log, stderr=log)
+    password = services["valkey"]["environment"]["VALKEYCLI_AUTH"]
+    try:
+        with redis.Redis(port=port, password=password) as client:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    client.ping()
+                    break
+                except redis.ConnectionError:
+                    assert time.monotonic() < deadline, (tmp_path / "valkey.log").read_text()
+                    time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def environment_of(service: dict[str, Any], valkey_port: int, grpc: int, http: int) -> dict[str, str]:
+    """The service's own environment, on this machine's loopback instead of the compose network."""
+    own = dict(service["environment"])
+    own["SAMPLER_REDIS__URL"] = own["SAMPLER_REDIS__URL"].replace("valkey:6379", f"127.0.0.1:{valkey_port}")
+    own |= {"SAMPLER_GRPC_HOST": "127.0.0.1", "SAMPLER_HTTP_HOST": "127.0.0.1"}
+    own |= {"SAMPLER_GRPC_PORT": str(grpc), "SAMPLER_HTTP_PORT": str(http)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SAMPLER_")}
+    return {**kept, **own}
+
+
+def test_the_topology_serves_and_keeps_what_it_acknowledged_when_it_is_stopped(
+    services: dict[str, Any], valkey_of_compose: int, tmp_path: Path
+):
+    service = services["sampler"]
+    grpc, http = free_port(), free_port()
+    environment = environment_of(service, valkey_of_compose, grpc, http)
+    executable = Path(sys.executable).parent / "sampler-service"
+    spent = 0
+    for run in range(2):
+        with (tmp_path / f"sampler-{run}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [executable, *service["command"]], env=environment, cwd=tmp_path, stdout=log, stderr=log
+            )
+        try:
+            with CurriculumClient(f"127.0.0.1:{grpc}", timeout_seconds=30) as client:
+                client.create_curriculum("math", exist_ok=True)
+                client.add_prompts("math", ["a", "b", "c", "d"])
+                batch = client.next_batch("math", batch_size=2, policy_version=run)
+                client.report(batch, rewards=[[1.0] * int(n) for n in batch.quotas])
+                spent += int(batch.quotas.sum())
+                assert client.summary("math").rollouts_spent == spent
+            with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=5) as answer:
+                assert answer.status == 200
+            probe = subprocess.run(
+                [executable, "healthcheck"], env={**environment, "SAMPLER_TARGET": f"127.0.0.1:{grpc}"}
+            )
+            assert probe.returncode == 0
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(seconds(service["stop_grace_period"])) == 0
+
+
+def test_without_its_required_variables_it_says_which_one_and_what_to_do():
+    with pytest.raises(KeyError, match=r"VALKEY_PASSWORD is not set; copy \.env\.example to \.env"):
+        compose({})
+
+
+def test_the_example_environment_names_every_variable_and_no_other():
+    used = {match["name"] for match in _VARIABLE.finditer((ROOT / "docker-compose.yml").read_text())}
+    example = (ROOT / ".env.example").read_text()
+    assert set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) >= used - {
+        "SAMPLER_IMAGE",
+        "TRAINER_IMAGE",
+    }
+    assert set(re.findall(r"^([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) <= used
+    assert "VALKEY_PASSWORD=\n" in example, "an example must not carry a password that people keep"
+
+
+def test_the_service_stops_before_compose_kills_it(services: dict[str, Any]):
+    sampler = services["sampler"]
+    drain = float(sampler["environment"]["SAMPLER_DRAIN_SECONDS"])
+    assert seconds(sampler["stop_grace_period"]) > drain + 5
+
+
+def test_every_setting_in_it_is_a_setting_of_the_service(services: dict[str, Any]):
+    for name in services["sampler"]["environment"]:
+        path = name.removeprefix("SAMPLER_").lower().split("__")
+        assert path[0] in ServiceConfig.model_fields, name
+
+
+def test_nothing_is_published_beyond_loopback_and_the_log_not_at_all(services: dict[str, Any]):
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert "ports" not in services["valkey"]
+
+
+def test_our_containers_run_without_rights_on_a_root_they_cannot_write(services: dict[str, Any]):
+    for name in ("sampler", "trainer"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        dockerfile = (ROOT / services[name]["build"]["dockerfile"]).read_text()
+        assert re.search(r"^USER curriculum$", dockerfile, re.MULTILINE)
+        assert "ARG BASE_IMAGE=python:3.11-slim" in dockerfile
+
+
+def test_the_log_is_durable_and_never_evicts(services: dict[str, Any]):
+    command = services["valkey"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "everysec"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "log:/data" in services["valkey"]["volumes"]
+
+
+@pytest.mark.torch
+def test_the_demo_trainer_reads_its_configuration(services: dict[str, Any]):
+    command = services["trainer"]["command"]
+    overrides = [command[i + 1] for i, part in enumerate(command) if part == "--set"]
+    mounted = services["trainer"]["volumes"][0].split(":")
+    assert command[command.index("--config") + 1] == mounted[1]
+    config = load_config(ROOT / mounted[0], overrides)
+    assert config.curriculum.target == "sampler:50051"
+    assert services["trainer"]["profiles"] == ["demo"]
+
+
+def seconds(text: str) -> float:
+    """A duration such as 60s."""
+    assert text.endswith("s")
+    return float(text[:-1])
