@@ -26,7 +26,7 @@ export function rolloutsChart(csv) {
     csv,
     explain: [
       "Wasted rollouts are those in groups that came out all right or all wrong. The total is counted exactly. The curve over time is an estimate: at each point, the rollouts times the share of groups that were not mixed.",
-      "Saved is an estimate too, and no measurement: how many more rollouts uniform sampling would have needed for the same number of mixed groups. At each step the service predicts, from its own difficulty histogram, what share of uniformly drawn groups would have come out mixed; prompts that nobody has seen count as if every pass rate were equally likely, which flatters uniform sampling. The figure is as good as those beliefs (see Calibration), says nothing about accuracy, and can be negative: then uniform sampling would have been cheaper.",
+      "Saved is an estimate too: how many more rollouts uniform sampling would have needed for the same number of mixed groups. What uniform sampling would have got is measured on the exploration floor, whose groups are chosen whatever their difficulty (averaged over recent points, and steadied by two groups' worth of \"no difference\"). Without an exploration floor nothing is claimed. The figure says nothing about accuracy, and can be negative: then uniform sampling would have been cheaper.",
     ],
   });
   const spent = lengthBar("This curriculum");
