@@ -66,7 +66,7 @@ class TimedView:
 
 def demo(
     preset: Annotated[str, typer.Option(help="Strategy of the curriculum.")] = "frontier",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 80,
     model: Annotated[str, typer.Option(help="smollm2, tiny, or a model's folder.")] = "smollm2",
     task: Annotated[str, typer.Option(help="mixed, arithmetic, reasoning, or a JSONL file.")] = "mixed",
     seed: Annotated[int, typer.Option(min=0, help="Of sampling and adapters.")] = 0,
