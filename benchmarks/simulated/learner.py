@@ -27,6 +27,10 @@ class LearnerConfig:
     learning_rate: float = 2.0
     optimizer: Literal["sgd", "adam"] = "sgd"
     advantage: Literal["grpo", "dr_grpo"] = "grpo"
+    normaliser: Literal["nominal", "kept", "mixed"] = "nominal"
+    """What the sum of gradients is divided by: the rollouts of a full batch, those trained on, or those in
+    mixed groups. `kept` lets a method that drops groups take longer steps per rollout than one that does
+    not, which is a larger learning rate and no better choice of prompts; `mixed` lets everybody."""
     memorisation: float = 0.0
     """Learning rate of φ relative to that of θ."""
     reward_noise: float = 0.0
@@ -46,7 +50,7 @@ class Update:
 class Learner:
     """A logistic policy over shared skills."""
 
-    def __init__(self, pool: Pool, config: LearnerConfig = LearnerConfig()) -> None:  # noqa: B008 frozen
+    def __init__(self, pool: Pool, config: LearnerConfig = LearnerConfig()) -> None:
         self.pool = pool
         self.config = config
         self.theta = np.zeros(pool.skills_N_S.shape[1])
@@ -81,9 +85,18 @@ class Learner:
         return groups, right, (right ^ flipped).astype(np.float64)
 
     def update(
-        self, rows: NDArray[Any], groups: NDArray[Any], right: NDArray[np.bool_], rewards: Floats
+        self,
+        rows: NDArray[Any],
+        groups: NDArray[Any],
+        right: NDArray[np.bool_],
+        rewards: Floats,
+        nominal: int,
     ) -> Update:
-        """One policy-gradient step: the mean over rollouts of advantage × ∇ log π."""
+        """One policy-gradient step: the mean over rollouts of advantage × ∇ log π.
+
+        Args:
+            nominal: rollouts of a full batch.
+        """
         if len(groups) == 0:
             return Update(0.0, 0.0)
         count = len(rows)
@@ -97,7 +110,13 @@ class Learner:
             advantages = centred / (deviations[groups] + 1e-6)
         before = self.pass_rates(rows)
         # ∇ log π = (right − p) x.
-        slopes = np.bincount(groups, advantages * (right - before[groups]), minlength=count) / len(groups)
+        slopes = np.bincount(groups, advantages * (right - before[groups]), minlength=count)
+        divisor = {
+            "nominal": max(nominal, len(groups)),
+            "kept": len(groups),
+            "mixed": max(int(sizes[squares > 0].sum()), 1),
+        }[self.config.normaliser]
+        slopes = slopes / divisor
         gradient = slopes @ self.pool.skills_N_S[rows]
         self.updates += 1
         if self.config.optimizer == "adam":

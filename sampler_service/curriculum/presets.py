@@ -136,8 +136,10 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
     # Ours.
     "frontier": {
-        "estimator": {"decay": "policy_kl", "shared_evidence": "cluster"},
+        "estimator": {"decay": "none", "shared_evidence": "item_response"},
         "proposal": {"frontier": {}},
-        "quota": {"frontier": {"min": 2, "max": 32}},
+        "quota": {"fixed": {}},
+        "stopping": {"best_first": {"candidates": 1.0, "pilot": 4, "commit": 8}},
+        "exploration": 0.1,
     },
 }
