@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis  # noqa: F401
 import pytest
 
+from sampler_service.config import ServiceConfig
 from sampler_service.log import LogClient, RedisSettings
 from tests.host_programs import in_ci, missing_programs, needs
 from tests.redis_servers import RedisServer, redis_binary, running_server, valkey_binary
+from tests.service_process import RunningService, running_service
 
 
 def pytest_report_header() -> list[str]:
@@ -71,3 +73,16 @@ async def log_client(redis_settings: RedisSettings) -> AsyncIterator[LogClient]:
     """A connection to the shared server in this test's name space."""
     async with LogClient(redis_settings) as client:
         yield client
+
+
+@pytest.fixture
+def service_config(redis_settings: RedisSettings) -> ServiceConfig:
+    """A service on the shared server, in this test's name space, on free ports."""
+    return ServiceConfig(grpc_port=0, http_port=0, redis=redis_settings, drain_seconds=2.0)
+
+
+@pytest.fixture
+async def service(service_config: ServiceConfig) -> AsyncIterator[RunningService]:
+    """The real service in this event loop; calls go over a real socket."""
+    async with running_service(service_config) as running:
+        yield running

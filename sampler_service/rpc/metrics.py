@@ -117,8 +117,9 @@ def _count(name: str) -> Callable[[CurriculumStatistics], float]:
 
 
 def _rollouts(one: CurriculumStatistics) -> dict[str, float]:
-    counted = {"ok": one.totals.get("rollouts", 0.0)}
-    return counted | {status: one.counters.get(f"rollouts_{status}", 0) for status in _STATUSES}
+    by_status = {status: float(one.counters.get(f"rollouts_{status}", 0)) for status in _STATUSES}
+    # Truncated rollouts count as outcomes too.
+    return {"ok": one.totals.get("rollouts", 0.0) - by_status["truncated"], **by_status}
 
 
 def _groups(one: CurriculumStatistics) -> dict[str, float]:
