@@ -161,7 +161,7 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
         if name.startswith(_PREFIX)
         and name.removeprefix(_PREFIX).lower().partition("__")[0] not in fields
         and not _KUBERNETES.search(name)
-        and name != f"{_PREFIX}TARGET"
+        and name not in (f"{_PREFIX}TARGET", f"{_PREFIX}CONFIG")
     )
 
 

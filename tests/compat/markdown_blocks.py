@@ -4,6 +4,7 @@ A comment before a block says what is special about it:
 
     <!-- test: slow -->          only in the long suite
     <!-- test: background -->    keeps running while the others do; it must print where it serves
+    <!-- test: stopped -->       what runs in the background is stopped first
     <!-- test: skip REASON -->   cannot run here
 """
 
@@ -26,7 +27,7 @@ RUNNABLE = ("bash", "python")
 SHOWN = ("text", "yaml", "proto", "promql")
 """Languages of blocks that are looked at, not run."""
 
-_MARKER = re.compile(r"^<!-- test: (?P<marker>slow|background|skip)\b ?(?P<reason>.*?) ?-->$")
+_MARKER = re.compile(r"^<!-- test: (?P<marker>slow|background|stopped|skip)\b ?(?P<reason>.*?) ?-->$")
 _NOT_COPIED = (
     ".git", ".venv*", "*_cache", "__pycache__", ".hypothesis", "*.egg-info", "runs", "test-artifacts",
     "curriculum-data", "build", "dist", "site",
@@ -90,6 +91,8 @@ class Reader:
 
     def follow(self, block: Block, timeout_seconds: float) -> None:
         """Runs a block to its end, or starts it when it is one for the background."""
+        if block.marker == "stopped":
+            self.close()
         self._blocks += 1
         script = self._home / f"block-{self._blocks}.{block.language}"
         text = block.text
@@ -130,6 +133,7 @@ class Reader:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+        self._running.clear()
 
     def _start(self, block: Block, script: Path) -> None:
         output = script.with_suffix(".log")

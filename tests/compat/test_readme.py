@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sampler_service.curriculum import errors
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.curriculum.strategy import resolve
 from tests.compat.markdown_blocks import ROOT, RUNNABLE, SHOWN, Block, Reader, blocks_of
+from tests.compat.settings_table import settings_table
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -89,3 +92,30 @@ def test_every_test_a_page_appeals_to_exists():
     assert appealed
     for file, name in appealed:
         assert re.search(rf"def {name}\b", (ROOT / file).read_text()), f"{file}::{name} does not exist"
+
+
+def test_the_settings_on_the_page_are_those_of_the_models():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert settings_table() in page, "paste in what `python -m tests.compat.settings_table` prints"
+
+
+def test_every_reason_the_service_gives_is_on_the_page():
+    page = (ROOT / "docs" / "api.md").read_text()
+    # What only an event that no client wrote can meet is not a client's concern.
+    internal = {"NOT_CREATED", "UNKNOWN_EVENT", "INVALID_GRANT"}
+    missing = sorted(reason for reason in reasons_given() - internal if f"`{reason}`" not in page)
+    assert not missing, f"docs/api.md does not name {missing}"
+
+
+def reasons_given() -> set[str]:
+    """The reasons that refusals in the service's sources name."""
+    found = set()
+    for path in (ROOT / "sampler_service").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            place = {"Refusal": 1}.get(name, 0 if hasattr(errors, name) else None)
+            if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
+                found.add(node.args[place].value)
+    return found
