@@ -53,6 +53,8 @@ class Lease:
     expire_millis: int
     budget: int
     """Rollouts the lease may use, all rounds."""
+    policy_step: int
+    """How often the policy had advanced at the grant."""
     notes: list[str]
 
     rows: NDArray[np.int32]
@@ -150,7 +152,7 @@ class LeaseBook:
                 name: getattr(lease, name)
                 for name in (
                     "key", "lease_id", "trainer_id", "policy_version", "grant_millis", "expire_millis",
-                    "budget", "notes", "state",
+                    "budget", "policy_step", "notes", "state",
                 )
             }
             for lease in leases

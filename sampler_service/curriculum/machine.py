@@ -128,7 +128,11 @@ class CurriculumMachine:
         state.history.close_step(state.millis, state.policy_version)
         state.policy_version = policy_version
         state.movement = np.append(state.movement, state.movement[-1] + (_ASSUMED_KL if kl is None else kl))
-        state.strategy.estimator.shared_evidence.advance(state.table, state.memory, state.moment())
+        strategy = state.strategy
+        strategy.estimator.shared_evidence.advance(state.table, state.memory, state.moment())
+        strategy.proposal.advance(state.proposal_memory, state.moment())
+        if strategy.clusters is not None:
+            strategy.clusters.advance(len(state.cluster_names), state.cluster_memory, state.moment())
         self.all_changed = True
 
     def note_policy_version(self, policy_version: int) -> None:
@@ -251,10 +255,15 @@ def _check_strategy(state: CurriculumState, event: log_pb2.StrategyUpdated) -> N
 
 def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated) -> log_pb2.Outcome:
     state = machine.state
-    shared = state.strategy.estimator.shared_evidence
+    before = state.strategy
     state.set_strategy(Strategy.from_json(event.strategy_json), event.preset)
-    if state.strategy.estimator.shared_evidence != shared:
+    # What one model remembers says nothing to another.
+    if state.strategy.estimator.shared_evidence != before.estimator.shared_evidence:
         state.memory = {}
+    if state.strategy.proposal != before.proposal:
+        state.proposal_memory = {}
+    if state.strategy.clusters != before.clusters:
+        state.cluster_memory = {}
     state.recount()
     machine.all_changed = True
     return log_pb2.Outcome()

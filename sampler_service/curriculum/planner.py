@@ -15,6 +15,7 @@ from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.views import PromptView
+from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
 
 __all__ = ["BatchPlan", "BatchPlanner"]
@@ -289,7 +290,7 @@ class BatchPlanner:
         if count <= 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0)
         if not isinstance(proposal, ScoredProposal):
-            draw = pool.draw(count, self._rng, excluded)
+            draw = self._draw_weighted(pool, count, excluded)
             return draw.rows_B, draw.probabilities_B
         if proposal.candidates_per_prompt:
             candidates = pool.draw(count * proposal.candidates_per_prompt, self._rng, excluded).rows_B
@@ -308,6 +309,36 @@ class BatchPlanner:
         # The best scores are taken for sure: the probability is that of being a candidate.
         odds = min(1.0, count * max(proposal.candidates_per_prompt, 1) / pool.size)
         return candidates[best], np.full(count, odds if proposal.candidates_per_prompt else 1.0)
+
+    def _draw_weighted(self, pool: WeightedPool, count: int, excluded: NDArray[Any]) -> Draw:
+        """From the whole pool, or so many from each cluster as its share of the batch says."""
+        state = self._state
+        clusters = state.strategy.clusters
+        if clusters is None or not state.cluster_names:
+            return pool.draw(count, self._rng, excluded)
+        labels = state.table.column("clusters")
+        free = pool.positive_rows()
+        free = free[~np.isin(free, excluded)]
+        # Prompts without a cluster are one more, which shares evenly.
+        groups = np.where(labels[free] >= 0, labels[free], len(state.cluster_names))
+        sizes = np.bincount(groups, minlength=len(state.cluster_names) + 1)
+        shares = clusters.shares(sizes[:-1], state.cluster_memory, state.moment(), self._rng)
+        if sizes[-1]:
+            apart = sizes[-1] / sizes.sum()
+            shares = np.append(shares * (1.0 - apart), apart)
+        else:
+            shares = np.append(shares, 0.0)
+        counts = _within(sizes, shares * count, count)
+        rows, odds = [], []
+        for group in np.flatnonzero(counts).tolist():
+            members = free[groups == group]
+            weights = pool.weights_of(members)
+            draw = WeightedPool(weights).draw(int(counts[group]), self._rng)
+            rows.append(members[draw.rows_B])
+            odds.append(draw.probabilities_B * shares[group])
+        if not rows:
+            return Draw(np.zeros(0, dtype=np.int64), np.zeros(0))
+        return Draw(np.concatenate(rows), np.concatenate(odds))
 
     def _score(self, proposal: ScoredProposal, candidates: NDArray[Any]) -> NDArray[np.float64]:
         state = self._state
@@ -366,3 +397,14 @@ class BatchPlanner:
             )
         quotas = quota.allot(view, spendable)
         return rows, stopping.first_round(quotas), budget, kept
+
+
+def _within(sizes_K: NDArray[Any], shares_K: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Whole numbers near `shares_K`, at most `sizes_K` each, summing to `count` or to all there is."""
+    count = min(count, int(sizes_K.sum()))
+    counts: NDArray[np.int64] = np.minimum(np.floor(shares_K).astype(np.int64), sizes_K)
+    while (missing := count - int(counts.sum())) > 0:
+        room = counts < sizes_K
+        order = np.argsort(-(shares_K - counts)[room], kind="stable")
+        counts[np.flatnonzero(room)[order[:missing]]] += 1
+    return counts

@@ -50,13 +50,13 @@ def count_groups(
     rewards = rewards_R.astype(np.float64)
     positive = rewards > success_threshold
     n = np.bincount(groups_R, minlength=group_count)
-    positives = np.bincount(groups_R, weights=positive, minlength=group_count)
+    positives: NDArray[Any] = np.bincount(groups_R, weights=positive, minlength=group_count)
     successes = (
         np.bincount(groups_R, weights=np.clip(rewards, 0.0, 1.0), minlength=group_count)
         if fractional
         else positives
     )
-    sums = np.bincount(groups_R, weights=rewards, minlength=group_count)
+    sums: NDArray[Any] = np.bincount(groups_R, weights=rewards, minlength=group_count)
     safe = np.maximum(n, 1)
     means = sums / safe
     deviations = rewards - means[groups_R]
@@ -73,10 +73,12 @@ def update_evidence(
     rows: NDArray[np.integer[Any]],
     counts: GroupCounts,
     decay_factors: NDArray[np.float64] | float,
+    outcome_weights: NDArray[np.float64] | float = 1.0,
 ) -> None:
-    """α − α0 ← λ(α − α0) + k, β alike. `rows` must be distinct."""
-    failures = counts.rollouts - counts.successes
-    table.successes[rows] = decay_factors * table.successes[rows].astype(np.float64) + counts.successes
+    """α − α0 ← λ(α − α0) + w·k, β alike. `rows` must be distinct."""
+    successes = outcome_weights * counts.successes
+    failures = outcome_weights * (counts.rollouts - counts.successes)
+    table.successes[rows] = decay_factors * table.successes[rows].astype(np.float64) + successes
     table.failures[rows] = decay_factors * table.failures[rows].astype(np.float64) + failures
 
 

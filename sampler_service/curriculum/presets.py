@@ -134,6 +134,12 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "quota": {"fixed": {}},
         "stopping": {"pilot": {}},
     },
+    # arXiv 2305.10429, over the curriculum's clusters.
+    "doremi": {
+        "clusters": {"minimax": {}},
+        "proposal": {"uniform": {}},
+        "quota": {"fixed": {}},
+    },
     # Ours.
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
+from sampler_service.curriculum.clusters import ClusterGroups
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
 from sampler_service.curriculum.grants import EXPLORATION
@@ -180,7 +181,7 @@ def _learn(
     factors = estimator.decay.at_visit(VisitTimes(table.last_steps[rows], moment))
     # A visit ages evidence once, however many reports its rollouts come in.
     factors = np.where(first, factors, 1.0)
-    update_evidence(table, rows, counts, factors)
+    update_evidence(table, rows, counts, factors, estimator.decay.outcome_weights(counts.rollouts))
     if event.gradient_norms:
         norms = from_bytes(event.gradient_norms, "f4").astype(np.float64)
         usable = good & np.isfinite(norms)
@@ -295,6 +296,8 @@ def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed
         rounds=lease.rounds[ready].astype(np.int64),
         expected_variances=alphas * betas / (total * (total + 1)),
         uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready)),
+        policy_step=machine.state.policy_step,
+        steps_since_grant=machine.state.policy_step - lease.policy_step,
     )
 
 
@@ -330,7 +333,17 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) 
     means = lease.reward_sums[slots] / n
     variances = np.maximum(lease.reward_squares[slots] / n - means * means, 0.0)
     mixed = lease.reward_minima[slots] < lease.reward_maxima[slots]
-    _enter_groups(machine, rows, n, means, variances, lease.positives[slots], mixed)
+    finished = GroupCounts(
+        n,
+        lease.positives[slots].astype(np.float64),
+        lease.positives[slots].astype(np.int64),
+        lease.reward_sums[slots],
+        means,
+        variances,
+        lease.reward_minima[slots],
+        lease.reward_maxima[slots],
+    )
+    _enter_groups(machine, rows, finished, mixed)
     state.history.score(lease.pass_rates[slots], lease.positives[slots], n)
     explored = lease.sources[slots] == EXPLORATION
     state.history.count(
@@ -343,22 +356,23 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) 
 def _enter_groups(
     machine: CurriculumMachine,
     rows: NDArray[Any],
-    outcomes: NDArray[Any],
-    means: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    positives: NDArray[Any],
+    groups: GroupCounts,
     mixed: NDArray[np.bool_],
 ) -> None:
     """Finished groups: the moving averages, and the tallies of how they came out."""
     state, table = machine.state, machine.state.table
-    update_ema(table, rows, means, variances, state.strategy.estimator.ema_rate)
-    right = ~mixed & (positives > 0)
+    if len(rows) == 0:
+        return
+    strategy, moment = state.strategy, state.moment()
+    update_ema(table, rows, groups.reward_means, groups.reward_variances, strategy.estimator.ema_rate)
+    strategy.proposal.observe(rows, groups, state.proposal_memory, moment)
+    right = ~mixed & (groups.positives > 0)
     state.history.count(
         groups=float(len(rows)),
         mixed_groups=float(mixed.sum()),
         all_correct_groups=float(right.sum()),
         all_wrong_groups=float((~mixed & ~right).sum()),
-        wasted_rollouts=float(outcomes[~mixed].sum()),
+        wasted_rollouts=float(groups.rollouts[~mixed].sum()),
     )
     clusters = table.clusters[rows]
     inside = clusters >= 0
@@ -366,21 +380,16 @@ def _enter_groups(
         size = state.cluster_sums.shape[1]
         state.cluster_sums[1] += np.bincount(clusters[inside], minlength=size)
         state.cluster_sums[2] += np.bincount(clusters[inside & mixed], minlength=size)
+        if strategy.clusters is not None:
+            trained = ClusterGroups(clusters, groups.positives, groups.rollouts)
+            strategy.clusters.observe(trained, size, state.cluster_memory, moment)
 
 
 def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups: GroupCounts) -> _Directives:
     """Prompts rolled out outside any lease: every report is a whole group."""
     some = groups.rollouts > 0
     counts = _select(groups, some)
-    _enter_groups(
-        machine,
-        rows[some],
-        counts.rollouts,
-        counts.reward_means,
-        counts.reward_variances,
-        counts.positives,
-        counts.reward_minima < counts.reward_maxima,
-    )
+    _enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
     return _Directives(
         rows,
         np.full(len(rows), DONE, dtype=np.uint8),

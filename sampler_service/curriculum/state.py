@@ -22,6 +22,8 @@ __all__ = ["CurriculumState"]
 
 Rows = NDArray[Any] | slice
 
+_MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory")
+
 
 class CurriculumState:
     """All that is known about one curriculum at one revision. Only `machine` and its parts change it."""
@@ -52,6 +54,10 @@ class CurriculumState:
         self.history = History()
         self.memory: dict[str, NDArray[Any]] = {}
         """State of the shared-evidence model."""
+        self.proposal_memory: dict[str, NDArray[Any]] = {}
+        """State of the proposal."""
+        self.cluster_memory: dict[str, NDArray[Any]] = {}
+        """State of the arm over clusters."""
         self.checkpoints: dict[str, dict[str, Any]] = {}
         """By id: revision, millis, policy_version; oldest first."""
 
@@ -79,6 +85,7 @@ class CurriculumState:
             reference_pass_rates=self.table.column("reference_pass_rates")
             if self.table.has("reference_pass_rates")
             else None,
+            memory=self.proposal_memory,
         )
 
     # -- reading -------------------------------------------------------------
@@ -162,7 +169,9 @@ class CurriculumState:
         }
         for prefix, part in _parts(self).items():
             arrays |= {f"{prefix}.{name}": array for name, array in part.export().items()}
-        return arrays | {f"memory.{name}": array.copy() for name, array in self.memory.items()}
+        for prefix in _MEMORIES:
+            arrays |= {f"{prefix}.{name}": array.copy() for name, array in getattr(self, prefix).items()}
+        return arrays
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> CurriculumState:
@@ -183,7 +192,8 @@ class CurriculumState:
         state.leases = LeaseBook.restore(under("leases"))
         state.requests = RequestMemory.restore(under("requests"))
         state.history = History.restore(under("history"))
-        state.memory = {name: np.array(array) for name, array in under("memory").items()}
+        for prefix in _MEMORIES:
+            setattr(state, prefix, {name: np.array(array) for name, array in under(prefix).items()})
         return state
 
     def digest(self) -> str:

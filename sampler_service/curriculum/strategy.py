@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sampler_service.curriculum.clusters import CLUSTERS, ClusterShares
 from sampler_service.curriculum.decays import DECAYS, Decay
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.curriculum.parts import Registry, validated
@@ -78,6 +79,8 @@ class Strategy(BaseModel):
     """How many rollouts each."""
     stopping: Stopping = STOPPINGS["one_shot"]()
     """When a prompt has had enough."""
+    clusters: ClusterShares | None = None
+    """How groups of prompts share a batch; None: they are not told apart."""
     exploration: float = Field(default=0.1, ge=0, le=1)
     """Share of every batch that goes to unseen, then to least recently visited prompts."""
     rollouts_per_prompt: int = Field(default=8, ge=1, le=4096)
@@ -98,6 +101,11 @@ class Strategy(BaseModel):
     def _parse_part(cls, value: object, info: Any) -> object:
         return cls.PARTS[info.field_name].parse(value, f"strategy.{info.field_name}")
 
+    @field_validator("clusters", mode="before")
+    @classmethod
+    def _parse_clusters(cls, value: object) -> object:
+        return value if value is None or value == {} else CLUSTERS.parse(value, "strategy.clusters")
+
     @field_validator("estimator", mode="before")
     @classmethod
     def _parse_estimator(cls, value: object) -> object:
@@ -107,8 +115,10 @@ class Strategy(BaseModel):
 
     def dump(self) -> dict[str, Any]:
         """As JSON values, every part and parameter spelt out."""
-        plain = self.model_dump(mode="json", exclude={"estimator", *self.PARTS})
+        plain = self.model_dump(mode="json", exclude={"estimator", "clusters", *self.PARTS})
         parts = {name: registry.dump(getattr(self, name)) for name, registry in self.PARTS.items()}
+        if self.clusters is not None:
+            parts["clusters"] = CLUSTERS.dump(self.clusters)
         return {"estimator": self.estimator.dump(), **parts, **plain}
 
     def to_json(self) -> str:

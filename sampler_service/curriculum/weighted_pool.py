@@ -61,7 +61,7 @@ class WeightedPool:
         """Weights of `rows`."""
         places = self._places[rows]
         inside = places >= 0
-        weights = self._tail.weights[rows]
+        weights: NDArray[np.float64] = self._tail.weights[rows]
         weights[inside] = self._weights[places[inside]]
         return weights
 

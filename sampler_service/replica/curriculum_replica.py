@@ -38,6 +38,8 @@ _log = structlog.get_logger(__name__)
 
 # Events appended in one round trip.
 _MAX_GROUP = 64
+# How long after a write derived data is brought up to date, unless a draw needs it before.
+_TIDY_SECONDS = 0.001
 
 
 def curriculum_not_found(curriculum_id: str) -> NotFound:
@@ -246,7 +248,8 @@ class CurriculumReplica:
                 for pending, outcome in zip(group, outcomes, strict=True):
                     if not pending.future.done():
                         pending.future.set_result(outcome)
-        self._tidy()
+        # After the answers are on their way: they should not wait for it.
+        asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
 
     async def _append(self, group: Sequence[_Pending]) -> list[log_pb2.Outcome]:
         try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.errors import (
@@ -28,10 +29,14 @@ async def host(log_client: LogClient) -> AsyncIterator[ReplicaHost]:
     yield ReplicaHost(log_client, QUIET, seed=1)
 
 
-async def create(host: ReplicaHost, preset: str = "uniform-grpo", prompts: int = 50, **strategy: object) -> None:
+async def create(
+    host: ReplicaHost, preset: str = "uniform-grpo", prompts: int = 50, **strategy: object
+) -> None:
     await host.create_curriculum(
         pb.CreateCurriculumRequest(
-            request_id="create", curriculum_id="math", strategy=pb.Strategy(preset=preset, **strategy)
+            request_id="create",
+            curriculum_id="math",
+            strategy=json_format.ParseDict({"preset": preset, **strategy}, pb.Strategy()),
         )
     )
 
@@ -68,7 +73,7 @@ async def digest(host: ReplicaHost) -> tuple[str, str]:
 
 async def test_two_replicas_are_bit_equal_at_equal_revisions(log_client: LogClient) -> None:
     hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
-    await create(hosts[0], "frontier", 200)
+    await create(hosts[0], "frontier", 200, stopping={"one_shot": {}})
     rng = np.random.default_rng(0)
 
     async def train(host: ReplicaHost, name: str) -> None:
@@ -275,7 +280,9 @@ async def test_prompts_outside_the_lease_are_rejected_one_by_one(host: ReplicaHo
         )
     )
     assert answer.accepted == 8
-    assert [(r.prompt_id, r.rollouts, r.reason) for r in answer.rejected] == [(other, 2, "PROMPT_NOT_IN_LEASE")]
+    assert [(r.prompt_id, r.rollouts, r.reason) for r in answer.rejected] == [
+        (other, 2, "PROMPT_NOT_IN_LEASE")
+    ]
 
 
 async def test_one_round_of_appends_serves_many_concurrent_writers(log_client: LogClient) -> None:

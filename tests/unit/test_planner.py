@@ -10,8 +10,16 @@ from sampler_service.curriculum.grants import EXPLORATION
 from tests.curriculum_runs import Run
 
 
+# Frontier's parts without its pilot round: a quota that spends the whole budget at once.
+KNAPSACK = {
+    "estimator": {"decay": "policy_kl", "shared_evidence": "cluster"},
+    "quota": {"frontier": {"min": 2, "max": 32}},
+    "stopping": "one_shot",
+}
+
+
 def pool(preset: str = "frontier", size: int = 100, **overrides: object) -> Run:
-    run = Run(preset, overrides)
+    run = Run(preset, {**(KNAPSACK if preset == "frontier" else {}), **overrides})
     run.add(size)
     return run
 
@@ -138,3 +146,19 @@ def test_a_refresh_in_a_thread_misses_no_change_made_meanwhile() -> None:
     leased = np.flatnonzero(run.state.table.leases[:30] >= 0)
     assert run.planner.update().weights_of(leased).tolist() == [0.0] * 10
     assert not set(run.planner.plan(20).rows) & set(leased)
+
+
+def test_clusters_share_the_batch_as_their_arm_says() -> None:
+    run = Run("uniform-grpo", {"clusters": {"minimax": {"floor": 0.3}}})
+    run.add(90, clusters=3)
+    plan = run.planner.plan(30)
+    labels = run.state.table.clusters[plan.rows]
+    assert np.bincount(labels).tolist() == [10, 10, 10]
+    assert len(set(plan.rows)) == 30
+
+
+def test_a_cluster_without_free_prompts_leaves_its_share_to_the_others() -> None:
+    run = Run("uniform-grpo", {"clusters": {"minimax": {}}})
+    run.add(12, clusters=3)
+    assert len(run.planner.plan(10).rows) == 10
+    assert len(run.planner.plan(10).rows) == 2

@@ -1,0 +1,58 @@
+"""Starts and stops the benchmark's server process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from curriculum.v1 import curriculum_pb2_grpc
+
+OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    address: str
+    redis_url: str
+    process: subprocess.Popen[str]
+
+    def resident_bytes(self) -> int:
+        """Memory of the process, its Redis not included."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no VmRSS")
+
+    def stub(self) -> tuple[grpc.Channel, curriculum_pb2_grpc.CurriculumServiceStub]:
+        channel = grpc.insecure_channel(self.address, options=OPTIONS)
+        return channel, curriculum_pb2_grpc.CurriculumServiceStub(channel)
+
+
+@contextmanager
+def running(data_dir: Path) -> Iterator[Server]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.service.server", str(data_dir)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().split()
+        if not line or line[0] != "ready":
+            raise RuntimeError("the server did not start")
+        fields = dict(part.split("=", 1) for part in line[1:])
+        yield Server(fields["grpc"], fields["redis"], process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

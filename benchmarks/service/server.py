@@ -1,0 +1,60 @@
+"""The service in a process of its own, with a floor: RPCs that answer a fixed message and do nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.log import EmbeddedServer, LogClient, RedisSettings
+from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.rpc.limits import RpcSettings
+from sampler_service.rpc.listener import RpcServer
+
+FLOOR = "floor"
+
+
+class HostWithFloor(ReplicaHost):
+    """For the curriculum `floor`, NextBatch and ReportRollouts repeat the last real reply."""
+
+    _batch = pb.NextBatchResponse()
+    _report = pb.ReportRolloutsResponse()
+
+    async def next_batch(self, request: pb.NextBatchRequest) -> pb.NextBatchResponse:
+        if request.curriculum_id == FLOOR:
+            return self._batch
+        self._batch = await super().next_batch(request)
+        return self._batch
+
+    async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
+        if request.curriculum_id == FLOOR:
+            return self._report
+        self._report = await super().report_rollouts(request)
+        return self._report
+
+
+async def serve(data_dir: str) -> None:
+    # As the service does by default: nothing below warnings, and never into the pipe that nobody reads.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    async with EmbeddedServer(data_dir) as embedded, LogClient(RedisSettings(url=embedded.url)) as client:
+        host = HostWithFloor(client, ReplicaSettings())
+        await host.start()
+        server = await RpcServer.start(host, RpcSettings(), CollectorRegistry())
+        print(f"ready grpc={server.address} redis={embedded.url}", flush=True)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
+        await server.drain(5.0)
+        await host.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
