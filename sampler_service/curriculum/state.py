@@ -109,7 +109,7 @@ class CurriculumState:
         """Columns of `rows`."""
         table = self.table
         alphas, betas = self.posterior(rows)
-        index = np.arange(table.size)[rows] if isinstance(rows, slice) else rows
+        index = np.arange(*rows.indices(table.size)) if isinstance(rows, slice) else rows
         return PromptView(
             rows=index,
             alphas=alphas,

@@ -25,8 +25,8 @@ QUIET = ReplicaSettings(tick_seconds=3600)
 
 
 @pytest.fixture
-async def host(log_client: LogClient) -> AsyncIterator[ReplicaHost]:
-    yield ReplicaHost(log_client, QUIET, seed=1)
+async def host(log_client: LogClient) -> ReplicaHost:
+    return ReplicaHost(log_client, QUIET, seed=1)
 
 
 async def create(

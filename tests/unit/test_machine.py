@@ -234,7 +234,9 @@ def test_prompts_already_present_or_twice_in_one_event_are_added_once() -> None:
     run.add(3)
     ids = [b"p1", b"new", b"new", b"p2"]
     outcome = run.send(
-        prompts_added=log_pb2.PromptsAdded(ids=b"".join(ids), id_lengths=to_bytes(np.array([2, 3, 3, 2]), "u2"))
+        prompts_added=log_pb2.PromptsAdded(
+            ids=b"".join(ids), id_lengths=to_bytes(np.array([2, 3, 3, 2]), "u2")
+        )
     )
     assert (outcome.prompts_added.added, outcome.prompts_added.already_present) == (1, 3)
     assert run.state.table.ids(np.arange(4)) == ["p0", "p1", "p2", "new"]
@@ -259,8 +261,16 @@ def test_the_fold_never_raises_whatever_an_event_holds() -> None:
     run, _ = leased()
     before = run.state.table.size
     for event in (
-        {"rollouts_reported": log_pb2.RolloutsReported(lease_id="L", slots=b"\xff\xff\xff\x7f", rollout_counts=b"\0\0\0\0")},
-        {"rollouts_reported": log_pb2.RolloutsReported(slots=b"\0\0\0\0\0\0\0\0", rollout_counts=b"\0\0\0\0\0\0\0\0")},
+        {
+            "rollouts_reported": log_pb2.RolloutsReported(
+                lease_id="L", slots=b"\xff\xff\xff\x7f", rollout_counts=b"\0\0\0\0"
+            )
+        },
+        {
+            "rollouts_reported": log_pb2.RolloutsReported(
+                slots=b"\0\0\0\0\0\0\0\0", rollout_counts=b"\0\0\0\0\0\0\0\0"
+            )
+        },
         {"batch_granted": log_pb2.BatchGranted(rows=b"\0\0\0\0", quotas=b"\x09\0\0\0", budget=1)},
         {"checkpoint_restored": log_pb2.CheckpointRestored(checkpoint_id="none")},
         {"curriculum_created": log_pb2.CurriculumCreated(curriculum_id="c")},

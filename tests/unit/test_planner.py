@@ -9,7 +9,6 @@ from sampler_service.curriculum.errors import Exhausted, FailedPrecondition, Inv
 from sampler_service.curriculum.grants import EXPLORATION
 from tests.curriculum_runs import Run
 
-
 # Frontier's parts without its pilot round: a quota that spends the whole budget at once.
 KNAPSACK = {
     "estimator": {"decay": "policy_kl", "shared_evidence": "cluster"},

@@ -67,7 +67,7 @@ class ItemResponse(SharedEvidence):
         clusters = table.column("clusters")[rows].astype(np.int64)
         c_means, c_variances = _read(memory, "cluster", clusters, 0.0, self.cluster_variance)
         inside = clusters >= 0
-        index = np.arange(table.size)[rows]
+        index = np.arange(*rows.indices(table.size)) if isinstance(rows, slice) else rows
         u_means, u_variances = _read(memory, "prompt", index, 0.0, self._tau2(memory))
         means = means + np.where(inside, c_means, 0.0) + u_means
         return means, np.maximum(variances, 0.0) + np.where(inside, c_variances, 0.0) + u_variances
