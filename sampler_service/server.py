@@ -93,15 +93,16 @@ class Service:
             try:
                 self.dashboard = await DashboardServer.start(app, config.http_host, config.http_port)
             except OSError as error:
-                address = f"{config.http_host}:{config.http_port}"
-                raise _cannot_listen("HTTP", address, "--http-port", error) from error
+                raise _cannot_listen(
+                    "HTTP", config.http_host, config.http_port, "--http-port", error
+                ) from error
             self._open.push_async_callback(self.dashboard.stop)
         try:
             self.rpc = await RpcServer.start(
                 self.host, config.rpc, self.registry, host_name=config.grpc_host, port=config.grpc_port
             )
         except PortTakenError as error:
-            raise _cannot_listen("gRPC", str(error), "--grpc-port", error) from error
+            raise _cannot_listen("gRPC", config.grpc_host, config.grpc_port, "--grpc-port", error) from error
         self._open.push_async_callback(self._drain)
 
     async def _drain(self) -> None:
@@ -184,13 +185,14 @@ async def _cancel(task: asyncio.Task[object]) -> None:
         await task
 
 
-def _cannot_listen(what: str, address: str, option: str, error: OSError) -> StartError:
-    if error.errno in (None, errno.EADDRINUSE):
+def _cannot_listen(what: str, host: str, port: int, option: str, error: OSError) -> StartError:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
         return StartError(
-            f"{what} cannot listen on {address}: another process listens there, or the address is not this "
-            f"machine's. Stop the other one, or choose another port ({option}; 0 picks a free one)"
+            f"{what} cannot listen on {address}: another process listens there. "
+            f"Stop it, or choose another port ({option}; 0 picks a free one)"
         )
-    return StartError(f"{what} cannot listen on {address}: {error.strerror} ({option} chooses another port)")
+    return StartError(f"{what} cannot listen on {address}: {error.strerror}")
 
 
 def _address(dashboard: DashboardServer) -> str:

@@ -91,6 +91,17 @@ class ServiceProcess:
         self.process.kill()
         self.process.wait()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """One signal."""
+        self.process.send_signal(number)
+
+    def finish(self, timeout_seconds: float = 30.0) -> int:
+        """Waits for the end that was asked for; the exit status."""
+        status = self.process.wait(timeout_seconds)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
     def stop(self, timeout_seconds: float = 30.0) -> int:
         """SIGTERM, and SIGKILL if it does not go; the exit status."""
         if self.process.poll() is None:

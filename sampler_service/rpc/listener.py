@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,7 +23,7 @@ __all__ = ["PortTakenError", "RpcServer"]
 
 
 class PortTakenError(OSError):
-    """The address cannot be listened on."""
+    """The address cannot be listened on; `errno` and `strerror` say why."""
 
 
 class RpcServer:
@@ -54,15 +57,11 @@ class RpcServer:
         """
         started = cls(host, settings, registry)
         literal = f"[{host_name}]" if ":" in host_name else host_name
+        _try_to_listen(host_name, port)
         try:
             bound = started._server.add_insecure_port(f"{literal}:{port}")
         except RuntimeError as error:
-            bound = 0
-            cause: RuntimeError | None = error
-        else:
-            cause = None
-        if not bound:
-            raise PortTakenError(f"{literal}:{port}") from cause
+            raise PortTakenError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
         started.address = f"{literal}:{bound}"
         await started._health.start()
         await started._server.start()
@@ -78,3 +77,15 @@ class RpcServer:
         idle.cancel()
         # Health watches never end by themselves; nobody else is left.
         await asyncio.gather(stopping, self._server.stop(min(grace_seconds, 0.1)))
+
+
+def _try_to_listen(host_name: str, port: int) -> None:
+    """gRPC does not say why it cannot listen, other than by writing to stderr: so ask the kernel first."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host_name, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        raise PortTakenError(error.errno, error.strerror) from error
