@@ -70,6 +70,7 @@ class CurriculumReplica:
     ) -> None:
         self.curriculum_id = curriculum_id
         self.settings = settings
+        self._client = client
         self.log: CurriculumLog = client.log(curriculum_id)
         self.store = client.snapshots(curriculum_id)
         self.lock = asyncio.Lock()
@@ -159,9 +160,25 @@ class CurriculumReplica:
         return large
 
     async def _reload(self, why: LogError) -> None:
+        """Loads anew beside the present state, which goes on serving until the new one is complete."""
         _log.warning("reloading curriculum", curriculum_id=self.curriculum_id, why=str(why))
-        self.log.forget()
-        await self._load()
+        fresh = CurriculumReplica(self._client, self.curriculum_id, self.settings, None)
+        fresh._rng = self._rng
+        try:
+            await fresh.open()
+        except NotFound:
+            self.gone = True
+            raise
+        except LogUnavailableError:
+            self.stale = True
+            raise
+        self.log, self.store = fresh.log, fresh.store
+        self._machine, self._planner, self._position = fresh._machine, fresh._planner, fresh._position
+        self.snapshot_millis = fresh.snapshot_millis
+        self.events_since_snapshot = fresh.events_since_snapshot
+        self.bytes_since_snapshot = fresh.bytes_since_snapshot
+        self.events_folded += fresh.events_folded
+        self.fold_seconds += fresh.fold_seconds
 
     # -- reading ---------------------------------------------------------------
 

@@ -6,9 +6,9 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import structlog
@@ -23,6 +23,7 @@ from sampler_service.curriculum.errors import (
     Exhausted,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
 )
 from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.planner import BatchPlan
@@ -50,6 +51,7 @@ _log = structlog.get_logger(__name__)
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
+_Answer = TypeVar("_Answer")
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
 
 
@@ -194,7 +196,22 @@ class ReplicaHost:
         except LogUnavailableError:
             if min_revision:
                 await replica.reach(min_revision)
+        except NotFound:
+            # Perhaps another replica created it anew under its old id.
+            return await self.replica(curriculum_id, min_revision)
         return replica
+
+    async def _unless_replaced(
+        self, curriculum_id: str, attempt: Callable[[], Awaitable[_Answer]]
+    ) -> _Answer:
+        """Tries once more if the curriculum turns out to have been deleted, and perhaps created anew."""
+        replica = self._replicas.get(curriculum_id)
+        try:
+            return await attempt()
+        except NotFound:
+            if replica is None or not replica.gone:
+                raise
+        return await attempt()
 
     # -- curricula ----------------------------------------------------------------------
 
@@ -295,10 +312,18 @@ class ReplicaHost:
         self, curriculum_id: str, event: log_pb2.Event
     ) -> tuple[CurriculumReplica, log_pb2.Outcome]:
         """Recalls a repeat, refuses what the state refuses, else appends and folds."""
+        return await self._unless_replaced(curriculum_id, lambda: self._mutate_once(curriculum_id, event))
+
+    async def _mutate_once(
+        self, curriculum_id: str, event: log_pb2.Event
+    ) -> tuple[CurriculumReplica, log_pb2.Outcome]:
         replica = await self.replica(curriculum_id)
+        return replica, await self._carry_out(replica, event)
+
+    async def _carry_out(self, replica: CurriculumReplica, event: log_pb2.Event) -> log_pb2.Outcome:
         outcome = replica.machine.recall(event)
         if outcome is not None:
-            return replica, outcome
+            return outcome
         try:
             replica.machine.check(event)
         except CurriculumError:
@@ -306,9 +331,9 @@ class ReplicaHost:
             await replica.catch_up()
             outcome = replica.machine.recall(event)
             if outcome is not None:
-                return replica, outcome
+                return outcome
             replica.machine.check(event)
-        return replica, await replica.commit(event)
+        return await replica.commit(event)
 
     async def add_prompts(self, requests: AsyncIterator[pb.AddPromptsRequest]) -> pb.AddPromptsResponse:
         """AddPrompts."""
@@ -349,6 +374,9 @@ class ReplicaHost:
 
     async def next_batch(self, request: pb.NextBatchRequest) -> pb.NextBatchResponse:
         """NextBatch."""
+        return await self._unless_replaced(request.curriculum_id, lambda: self._next_batch(request))
+
+    async def _next_batch(self, request: pb.NextBatchRequest) -> pb.NextBatchResponse:
         require_request_id(request.request_id)
         require_policy_version(request.policy_version)
         replica = await self.replica(request.curriculum_id, request.min_revision)
@@ -361,6 +389,7 @@ class ReplicaHost:
         while outcome is None:
             attempt += 1
             plan = await self._plan(replica, request)
+            planner = replica.planner  # A reload during the commit brings another one.
             lease_id = uuid.uuid4().hex
             event.batch_granted.CopyFrom(
                 grant_event(request, plan, lease_id, replica.state.strategy.lease_seconds)
@@ -371,7 +400,7 @@ class ReplicaHost:
                 if error.reason not in _REDRAW or attempt >= self._settings.max_grant_attempts:
                     raise
             finally:
-                replica.planner.settle(plan)
+                planner.settle(plan)
         lease = replica.state.leases.get(outcome.batch_granted.lease_id)
         if lease is None:
             raise FailedPrecondition(
@@ -398,6 +427,9 @@ class ReplicaHost:
 
     async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
         """ReportRollouts."""
+        return await self._unless_replaced(request.curriculum_id, lambda: self._report_rollouts(request))
+
+    async def _report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
         require_request_id(request.request_id)
         require_policy_version(request.policy_version)
         columns = report_columns(request)
@@ -426,7 +458,8 @@ class ReplicaHost:
             try:
                 if request.lease_id and lease is None and replica.machine.recall(event) is None:
                     raise lease_not_found(request.lease_id)
-                _, outcome = await self._mutate(request.curriculum_id, event)
+                # Not `_mutate`: the event's rows are this replica's, not those of one made in its place.
+                outcome = await self._carry_out(replica, event)
             except Aborted as error:
                 if error.reason not in _REDRAW:
                     raise
