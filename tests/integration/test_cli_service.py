@@ -1,0 +1,104 @@
+"""The command line against a running service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from curriculum.v1 import curriculum_pb2 as pb
+from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
+from sampler_service.cli import app
+from tests.rpc_calls import new_id, report
+from tests.service_process import ServiceProcess, service_process
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    directory = tmp_path_factory.mktemp("service")
+    with service_process("--data-dir", str(directory / "data"), log=directory / "log") as process:
+        yield process
+
+
+@pytest.fixture
+def cli(real: ServiceProcess) -> Command:
+    runner = CliRunner(env={"SAMPLER_TARGET": real.target, "COLUMNS": "200"})
+
+    def call(*arguments: str, **options: str) -> Result:
+        return runner.invoke(app, list(arguments), **options)  # type: ignore[arg-type]
+
+    return call
+
+
+def test_healthcheck_says_serving(cli: Command) -> None:
+    result = cli("healthcheck")
+    assert (result.exit_code, result.output) == (0, "SERVING\n")
+
+
+def test_the_life_of_a_curriculum(cli: Command, tmp_path: Path) -> None:
+    file = tmp_path / "strategy.yaml"
+    file.write_text("strategy:\n  exploration: 0.25\n")
+    made = json.loads(
+        cli("curricula", "create", "life", "--preset", "cures", "--strategy", str(file), "--json").output
+    )
+    assert made["strategy"]["exploration"] == 0.25
+    assert made["strategy"]["preset"] == "cures"
+    again = cli("curricula", "create", "life")
+    assert again.exit_code == 1
+    assert again.stderr.startswith("error: ALREADY_EXISTS CURRICULUM_EXISTS in curriculum_id: ")
+    assert len(again.stderr.splitlines()) == 1
+
+    changed = cli("curricula", "update", "life", "--preset", "uniform-grpo", "--etag", made["etag"])
+    assert changed.exit_code == 0
+    assert "uniform-grpo" in changed.output
+    stale = cli("curricula", "update", "life", "--preset", "cures", "--etag", made["etag"])
+    assert "FAILED_PRECONDITION ETAG_MISMATCH in etag" in stale.stderr
+
+    assert "uniform-grpo" in cli("curricula", "list").output
+    listed = json.loads(cli("curricula", "list", "--json").output)
+    assert "life" in [one["curriculum_id"] for one in listed["curricula"]]
+    shown = cli("curricula", "get", "life").output
+    assert "max_staleness: 8\n" in shown
+
+    assert cli("curricula", "delete", "life", input="n\n").exit_code == 1
+    assert cli("curricula", "get", "life").exit_code == 0
+    assert cli("curricula", "delete", "life", "--yes").output == "Deleted life.\n"
+    gone = cli("curricula", "get", "life")
+    assert gone.exit_code == 1
+    assert "CURRICULUM_NOT_FOUND" in gone.stderr
+
+
+def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProcess) -> None:
+    with grpc.insecure_channel(real.target) as channel:
+        stub = CurriculumServiceStub(channel)
+        stub.CreateCurriculum(
+            pb.CreateCurriculumRequest(
+                request_id=new_id(), curriculum_id="seen", strategy=pb.Strategy(preset="uniform-grpo")
+            )
+        )
+        chunk = pb.AddPromptsRequest(
+            curriculum_id="seen", request_id=new_id(), prompt_ids=["a/1", "b"], clusters=["easy", ""]
+        )
+        stub.AddPrompts(iter([chunk]))
+        stub.ReportRollouts(report(["a/1"], [[1, 1, 0, 1]], curriculum_id="seen"))
+    row = json.loads(cli("inspect", "seen", "a/1", "--json").output)
+    assert (row["alpha"], row["beta"]) == (4.0, 2.0)
+    assert (row["rollouts"], row["visits"], row["cluster"], row["in_flight"]) == (4, 1, "easy", False)
+    assert row["pass_rate"] == pytest.approx(4 / 6, abs=1e-6)
+    assert json.loads(cli("inspect", "seen", "b", "--json").output)["rollouts"] == 0
+    assert "easy" in cli("inspect", "seen", "a/1").output
+    unknown = cli("inspect", "seen", "nobody")
+    assert unknown.exit_code == 1
+    assert "PROMPT_NOT_FOUND" in unknown.stderr
+
+
+def test_an_unknown_preset_is_said_in_one_line(cli: Command) -> None:
+    result = cli("curricula", "create", "x", "--preset", "grpo2000")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: INVALID_ARGUMENT UNKNOWN_PRESET in strategy.preset: ")

@@ -1,0 +1,107 @@
+"""The command line without a service: options, errors, exit codes, and what it does not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from sampler_service import __version__
+from sampler_service.cli import app
+from sampler_service.cli.strategy_text import read_strategy
+from tests.service_process import ROOT
+
+runner = CliRunner(env={"COLUMNS": "200", "SAMPLER_TARGET": None, "SAMPLER_CONFIG": None})
+
+
+def test_the_version_is_the_packages() -> None:
+    assert runner.invoke(app, ["--version"]).output == f"sampler-service {__version__}\n"
+
+
+def test_config_prints_what_serve_would_use() -> None:
+    given = ["config", "--grpc-port", "0", "--no-dashboard", "--data-dir", "here", "--appendfsync", "always"]
+    shown = yaml.safe_load(runner.invoke(app, given).output)
+    assert shown["grpc_port"] == 0
+    assert shown["http_port"] == -1
+    assert (shown["data_dir"], shown["appendfsync"]) == ("here", "always")
+
+
+def test_config_masks_the_password_of_a_url() -> None:
+    output = runner.invoke(app, ["config", "--redis-url", "redis://:hush@host:1/0"]).output
+    assert "hush" not in output
+    assert "host:1" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--redis-url", "redis://a:1", "--data-dir", "d"], "exclude each other"),
+        (["--grpc-port", "70000"], "grpc_port = 70000 (from the command line)"),
+        (["--grpc-host", "0.0.0.0"], "--insecure"),
+        (["--redis-url", "ftp://a"], "redis.url (from the command line)"),
+        (["--config", "no-such-file.yaml"], "no-such-file.yaml cannot be read"),
+        (["--log-format", "xml"], "log_format = 'xml'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "config"])
+def test_a_wrong_option_is_one_line_and_exit_code_2(command: str, arguments: list[str], said: str) -> None:
+    result = runner.invoke(app, [command, *arguments])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_serve_and_config_take_the_same_options() -> None:
+    commands = {command.name: command for command in typer.main.get_command(app).commands.values()}  # type: ignore[attr-defined]
+    names = {
+        name: {option for parameter in commands[name].params for option in parameter.opts}
+        for name in ("serve", "config")
+    }
+    assert names["serve"] == names["config"]
+
+
+def test_no_service_is_one_line_and_exit_code_1() -> None:
+    result = runner.invoke(app, ["curricula", "list", "--target", "127.0.0.1:1", "--timeout", "2"])
+    assert result.exit_code == 1
+    assert "no service answers at 127.0.0.1:1" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_healthcheck_of_nobody_fails() -> None:
+    assert runner.invoke(app, ["healthcheck", "--target", "127.0.0.1:1"]).exit_code == 1
+
+
+def test_a_strategy_may_be_json_a_yaml_file_or_the_document_of_the_docs(tmp_path: Path) -> None:
+    parts = {"proposal": {"cures": {"temperature": 0.1}}, "exploration": 0.2}
+    inline = read_strategy("cures", '{"proposal": {"cures": {"temperature": 0.1}}, "exploration": 0.2}')
+    for values in (parts, {"strategy": parts}):
+        file = tmp_path / "strategy.yaml"
+        file.write_text(yaml.safe_dump(values))
+        assert read_strategy("cures", str(file)) == inline
+    assert inline.preset == "cures"
+    assert inline.exploration == 0.2
+
+
+@pytest.mark.parametrize("text", ["{", "no-such-file", '{"colour": 1}', '{"exploration": "much"}', "{1, 2}"])
+def test_a_strategy_that_cannot_be_read_is_a_usage_error(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        read_strategy("", text)
+
+
+def test_an_update_of_nothing_is_a_usage_error() -> None:
+    result = runner.invoke(app, ["curricula", "update", "x"])
+    assert result.exit_code == 2
+    assert "--strategy" in result.stderr
+
+
+@pytest.mark.parametrize("heavy", ["trainer_client", "torch", "sampler_service.server", "redis", "fastapi"])
+def test_the_command_line_starts_without(heavy: str) -> None:
+    code = f"import sampler_service.cli, sys; sys.exit({heavy!r} in sys.modules)"
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
