@@ -114,6 +114,9 @@ class CheckpointStore:
 
 def load_weights(model: Any, folder: Path) -> None:
     """Loads adapters into a PEFT model, or all weights into a plain one."""
+    if not folder.is_dir():
+        # peft would look for a name that is no folder on a hub.
+        raise FileNotFoundError(f"{folder}: there is no such folder")
     if hasattr(model, "peft_config"):
         from peft import load_peft_weights, set_peft_model_state_dict
 

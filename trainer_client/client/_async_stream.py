@@ -77,7 +77,7 @@ async def _exchange(
     try:
         async with asyncio.timeout(deadline.remaining_seconds()):
             while unsent:
-                await call.write(unsent.popleft())
+                await _write(call, unsent.popleft())
             response = await call.read()
             if isinstance(response, pb.ReportRolloutsResponse):
                 return response
@@ -104,6 +104,23 @@ async def _exchange(
         raise UnavailableError(f"the stream was closed: {error}", code="UNAVAILABLE") from error
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
+
+
+async def _write(
+    call: aio.StreamStreamCall[pb.ReportRolloutsRequest, pb.ReportRolloutsResponse],
+    message: pb.ReportRolloutsRequest,
+) -> None:
+    """Writes one report.
+
+    A write that races with the end of the connection fails as INTERNAL from gRPC's core, which says
+    nothing about the service: the stream is broken and may be opened again.
+    """
+    try:
+        await call.write(message)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL:
+            raise UnavailableError(f"the stream broke: {error.details()}", code="UNAVAILABLE") from error
+        raise
 
 
 async def watch_summary(
