@@ -50,6 +50,10 @@ ABLATIONS: Final = (
     Arm("frontier, Thompson p(1-p)", "frontier", {"proposal": {"thompson": {"objective": "variance"}}}),
     Arm("frontier, candidates 1.25", "frontier", {"stopping": {"best_first": {"candidates": 1.25}}}),
     Arm("frontier, no exploration", "frontier", {"exploration": 0.0}),
+    *(
+        Arm(f"frontier, rest of {steps} steps", "frontier", {"proposal": {"frontier": {"rest_steps": steps}}})
+        for steps in (0, 4, 8, 16, 32)
+    ),
     Arm("frontier, offsets never drift", "frontier", {
         "estimator": {"shared_evidence": {"item_response": {"offset_drift": 0.0}}}}),
     Arm("frontier, fixed prior variance", "frontier", {

@@ -22,8 +22,15 @@ class Frontier(WeightedProposal):
 
     temperature: float = Field(default=0.002, ge=0.0005)
     """τ; the range of the expectation is 0.25."""
+    rest_steps: int = Field(default=0, ge=0)
+    """Policy steps over which a prompt just visited comes back to its full expectation; 0: at once."""
 
     def weights(self, view: PromptView, moment: Moment) -> NDArray[np.float64]:
         """Scaled by exp(−0.25/τ), so that the largest possible weight is 1."""
-        weights: NDArray[np.float64] = np.exp((view.expected_variances - 0.25) / self.temperature)
+        expected = view.expected_variances
+        if self.rest_steps:
+            since = moment.policy_step - view.last_steps.astype(np.int64)
+            rested = np.where(view.visits > 0, np.minimum(since / self.rest_steps, 1.0), 1.0)
+            expected = expected * rested
+        weights: NDArray[np.float64] = np.exp((expected - 0.25) / self.temperature)
         return weights
