@@ -137,8 +137,12 @@ class CurriculumServicer(curriculum_pb2_grpc.CurriculumServiceServicer):
                 answers.put_nowait(asyncio.create_task(self._report(request)))
         finally:
             drained.cancel()
-            if following is not None and not following.done():
+            if following is not None:
                 following.cancel()
+                # Its end is of no interest any more, and asyncio wants it looked at.
+                await asyncio.wait((following,))
+                if not following.cancelled():
+                    following.exception()
             answers.put_nowait(None)
 
     async def _report(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
