@@ -8,7 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["from_bytes", "from_json_array", "to_bytes", "to_json_array"]
+__all__ = ["are_distinct", "distinct", "from_bytes", "from_json_array", "to_bytes", "to_json_array"]
+
+
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Each value once, ascending. For batches of rows a sort beats the hash table of `numpy.unique`."""
+    if len(values) < 2:
+        return values
+    ordered = np.sort(values)
+    first = np.empty(len(ordered), dtype=np.bool_)
+    first[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    unique: NDArray[Any] = ordered[first]
+    return unique
+
+
+def are_distinct(values: NDArray[Any]) -> bool:
+    """Whether no value comes twice."""
+    if len(values) < 2 or bool((values[1:] > values[:-1]).all()):
+        return True
+    ordered = np.sort(values)
+    return bool((ordered[1:] != ordered[:-1]).all())
 
 
 def to_bytes(array: NDArray[Any], dtype: str) -> bytes:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.arrays import from_bytes
+from sampler_service.curriculum.arrays import are_distinct, from_bytes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument
 from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.state import CurriculumState
@@ -35,7 +33,7 @@ def check(state: CurriculumState, event: log_pb2.BatchGranted) -> None:
         raise InvalidArgument("INVALID_GRANT", "The columns of a grant do not fit together.")
     if event.epoch != state.epoch or (rows.min() < 0 or rows.max() >= state.table.size):
         raise Aborted("EPOCH_CHANGED", "The curriculum was restored while the batch was drawn; draw again.")
-    if (state.table.leases[rows] >= 0).any() or len(np.unique(rows)) != len(rows):
+    if (state.table.leases[rows] >= 0).any() or not are_distinct(rows):
         raise Aborted("LEASE_CONFLICT", "Another trainer was granted one of these prompts first; draw again.")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum import grants, reports
-from sampler_service.curriculum.arrays import from_bytes
+from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
     AlreadyExists,
     CurriculumError,
@@ -65,7 +65,7 @@ class CurriculumMachine:
     def take_changes(self) -> tuple[bool, NDArray[Any]]:
         """Whether everything changed, and else which rows did, since the last call."""
         everything, self.all_changed = self.all_changed, False
-        rows = np.unique(np.concatenate(self._changed)) if self._changed else np.zeros(0, dtype=np.int32)
+        rows = distinct(np.concatenate(self._changed)) if self._changed else np.zeros(0, dtype=np.int32)
         self._changed = []
         return everything, rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.arrays import from_bytes, to_bytes
+from sampler_service.curriculum.arrays import are_distinct, distinct, from_bytes, to_bytes
 from sampler_service.curriculum.clusters import ClusterGroups
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
@@ -62,7 +62,7 @@ def check(state: CurriculumState, event: log_pb2.RolloutsReported) -> None:
         or (counts < 0).any()
         or int(counts.sum(dtype=np.int64)) != rewards
         or any(length not in (0, rewards) for length in optional)
-        or len(np.unique(slots)) != len(slots)
+        or not are_distinct(slots)
     ):
         raise InvalidArgument("INVALID_REPORT", "The columns of a report do not fit together.")
     if event.epoch != state.epoch:
@@ -271,7 +271,8 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
             lease.granted[ready] += more
             lease.rounds[ready[asked]] += 1
             _close_slots(machine, lease, ready[~asked])
-            answered = np.union1d(reported, ready)
+            if not np.array_equal(reported, ready):
+                answered = distinct(np.concatenate([reported, ready]))
             if not lease.open.any():
                 machine.state.leases.close(lease, "closed")
     outcomes = lease.outcomes[answered]
@@ -416,9 +417,10 @@ def _outcome(
     rows: NDArray[Any], groups: GroupCounts, rollouts: _Rollouts, directives: _Directives
 ) -> log_pb2.Outcome:
     bad = rollouts.reasons > 0
-    pairs, numbers = np.unique(
-        rollouts.groups[bad] * 8 + rollouts.reasons[bad].astype(np.int64), return_counts=True
-    )
+    pairs = rollouts.groups[bad] * 8 + rollouts.reasons[bad].astype(np.int64)
+    numbers = np.ones(0, dtype=np.int64)
+    if len(pairs):
+        pairs, numbers = np.unique(pairs, return_counts=True)
     return log_pb2.Outcome(
         rollouts_reported=log_pb2.RolloutsReportedOutcome(
             accepted=int(groups.rollouts.sum()),

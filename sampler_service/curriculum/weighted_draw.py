@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler_service.curriculum.arrays import distinct
+
 __all__ = ["Draw", "SumTree", "draw_without_replacement"]
 
 _ARITY: Final = 16
@@ -65,7 +67,7 @@ class SumTree:
         for level, parents in zip(self._levels, self._levels[1:], strict=False):
             nodes = nodes >> _BITS
             if len(nodes) > 64:
-                nodes = np.unique(nodes)
+                nodes = distinct(nodes)
             parents[nodes] = level.reshape(-1, _ARITY)[nodes].sum(axis=1)
 
     def draw(self, uniforms_B: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -61,24 +61,22 @@ def report_response(
     request: pb.ReportRolloutsRequest,
     outcome: log_pb2.Outcome,
     state: CurriculumState,
-    row_ids: dict[int, str],
+    named: tuple[NDArray[Any], list[str]],
     unknown: NDArray[np.bool_],
     unknown_reason: str,
 ) -> pb.ReportRolloutsResponse:
     """What a report came to.
 
     Args:
-        row_ids: ids of the rows of the request's lease or prompts, to spare look-ups.
+        named: rows of the request's lease or prompts and their ids, to spare look-ups.
         unknown: prompts of the request that are not in the lease, or not in the curriculum.
     """
     reported = outcome.rollouts_reported
 
     def ids(column: bytes) -> list[str]:
-        rows = from_bytes(column, "i4").tolist()
-        try:
-            return [row_ids[row] for row in rows]
-        except KeyError:
-            return state.table.ids(np.array(rows, dtype=np.int64))
+        rows = from_bytes(column, "i4")
+        # Mostly an answer is about the whole lease, in its order.
+        return named[1] if np.array_equal(rows, named[0]) else state.table.ids(rows)
 
     def values(column: bytes, dtype: str) -> list[Any]:
         listed: list[Any] = from_bytes(column, dtype).tolist()

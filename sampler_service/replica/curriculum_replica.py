@@ -13,6 +13,7 @@ import structlog
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
+from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
 from sampler_service.curriculum.planner import BatchPlanner
 from sampler_service.curriculum.state import CurriculumState
@@ -38,6 +39,7 @@ _log = structlog.get_logger(__name__)
 
 # Events appended in one round trip.
 _MAX_GROUP = 64
+_REMEMBERED_LEASES = 256
 # How long after a write derived data is brought up to date, unless a draw needs it before.
 _TIDY_SECONDS = 0.001
 
@@ -89,6 +91,7 @@ class CurriculumReplica:
         self._planner: BatchPlanner | None = None
         self._rng = np.random.default_rng(seed)
         self._pending: list[_Pending] = []
+        self._lease_ids: dict[str, list[str]] = {}
         self._flusher: asyncio.Task[None] | None = None
         self._refresher: asyncio.Task[None] | None = None
 
@@ -109,6 +112,15 @@ class CurriculumReplica:
     def state(self) -> CurriculumState:
         """The folded state: read only."""
         return self.machine.state
+
+    def ids_of(self, lease: Lease) -> list[str]:
+        """Prompt ids of a lease's slots, kept between the batch and its reports."""
+        ids = self._lease_ids.get(lease.lease_id)
+        if ids is None:
+            ids = self._lease_ids[lease.lease_id] = self.state.table.ids(lease.rows)
+            if len(self._lease_ids) > _REMEMBERED_LEASES:
+                del self._lease_ids[next(iter(self._lease_ids))]
+        return ids
 
     # -- loading ---------------------------------------------------------------
 

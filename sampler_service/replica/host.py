@@ -52,6 +52,7 @@ _log = structlog.get_logger(__name__)
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _Answer = TypeVar("_Answer")
+_NO_ROWS: Final = np.zeros(0, dtype=np.int32)
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
 
 
@@ -410,7 +411,7 @@ class ReplicaHost:
                 "request_id",
             )
         return pb.NextBatchResponse(
-            batch=batch_message(lease, _lease_ids(replica, lease), outcome.revision),
+            batch=batch_message(lease, replica.ids_of(lease), outcome.revision),
             duplicate=outcome.duplicate,
         )
 
@@ -442,10 +443,11 @@ class ReplicaHost:
                 if lease is None:
                     await replica.catch_up()
                     lease = replica.state.leases.get(request.lease_id)
-                slots, row_ids = _slots_in_lease(replica, lease, request)
+                named = (lease.rows, replica.ids_of(lease)) if lease else (_NO_ROWS, [])
+                slots = _slots_in_lease(lease, named[1], request)
             else:
                 slots = replica.state.table.find(request.prompt_ids)
-                row_ids = dict(zip(slots.tolist(), request.prompt_ids, strict=True))
+                named = (slots, list(request.prompt_ids))
             unknown = slots < 0
             reported = columns.event(slots, ~unknown)
             reported.lease_id = request.lease_id
@@ -465,7 +467,7 @@ class ReplicaHost:
                     raise
                 continue
             reason = "PROMPT_NOT_IN_LEASE" if request.lease_id else "PROMPT_NOT_FOUND"
-            return report_response(request, outcome, replica.state, row_ids, unknown, reason)
+            return report_response(request, outcome, replica.state, named, unknown, reason)
         raise Aborted(
             "EPOCH_CHANGED", "The curriculum is being restored again and again; send the report later."
         )
@@ -621,20 +623,13 @@ class ReplicaHost:
             self._replicas.pop(replica.curriculum_id, None)
 
 
-def _lease_ids(replica: CurriculumReplica, lease: Lease) -> list[str]:
-    return replica.state.table.ids(lease.rows)
-
-
 def _slots_in_lease(
-    replica: CurriculumReplica, lease: Lease | None, request: pb.ReportRolloutsRequest
-) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """Slot of each reported prompt, −1 where the lease does not hold it, and the ids of the lease's rows."""
+    lease: Lease | None, lease_ids: list[str], request: pb.ReportRolloutsRequest
+) -> NDArray[np.int32]:
+    """Slot of each reported prompt, −1 where the lease does not hold it."""
     if lease is None:
-        return np.full(len(request.prompt_ids), -1, dtype=np.int32), {}
-    ids = _lease_ids(replica, lease)
-    row_ids = dict(zip(lease.rows.tolist(), ids, strict=True))
-    if ids == list(request.prompt_ids):
-        return np.arange(len(ids), dtype=np.int32), row_ids
-    slots = {id_: slot for slot, id_ in enumerate(ids)}
-    found = np.array([slots.get(id_, -1) for id_ in request.prompt_ids], dtype=np.int32)
-    return found, row_ids
+        return np.full(len(request.prompt_ids), -1, dtype=np.int32)
+    if lease_ids == list(request.prompt_ids):
+        return np.arange(len(lease_ids), dtype=np.int32)
+    slots = {id_: slot for slot, id_ in enumerate(lease_ids)}
+    return np.array([slots.get(id_, -1) for id_ in request.prompt_ids], dtype=np.int32)
