@@ -38,7 +38,13 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     reader.close()
 
 
-@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.torch if page.name == "trainer.md" else (), id=name_of(page))
+        for page in RUN_PAGES
+    ],
+)
 def test_what_a_page_tells_to_run_works(page: Path, reader: Reader):
     for block in runnable(page):
         if block.marker != "slow":
