@@ -90,6 +90,7 @@ def stream(
                 prompt_ids=[f"prompt-{i:09d}" for i in range(first, first + prompts)],
                 rollout_counts=[group] * prompts,
                 rewards=rng.integers(0, 2, prompts * group).astype(float).tolist(),
+                policy_version=2**20,
             )
         )
 

@@ -19,6 +19,7 @@ __all__ = ["Draw", "SumTree", "draw_without_replacement"]
 
 _ARITY: Final = 16
 _BITS: Final = 4
+_TOP: Final = 8192
 # Rounds of independent draws before the exact O(N) law of exponential keys takes over: with very
 # unequal weights first occurrences come slowly.
 _MAX_ROUNDS: Final = 6
@@ -75,24 +76,25 @@ class SumTree:
 
         A row of zero weight is never drawn. The total must be positive.
         """
-        root = self._levels[-1]
-        left = uniforms_B * self.total
-        nodes = np.zeros(len(left), dtype=np.int64)
-        for level in reversed(self._levels):
-            children = root[None, :] if level is root else level.reshape(-1, _ARITY)[nodes]
-            cumulated = np.cumsum(children, axis=1)
-            if level is root:
-                cumulated = np.broadcast_to(cumulated, (len(left), _ARITY))
-            child = (cumulated <= left[:, None]).sum(axis=1)
+        # The first level small enough is searched as a whole; below it one of 16 children at a time.
+        top = next(
+            k for k, level in enumerate(self._levels) if len(level) <= _TOP or k == len(self._levels) - 1
+        )
+        sums = np.cumsum(self._levels[top])
+        left = uniforms_B * sums[-1]
+        nodes: NDArray[np.int64] = np.searchsorted(sums, left, side="right").astype(np.int64)
+        if (overshot := nodes >= len(sums)).any():
+            nodes[overshot] = int(np.flatnonzero(self._levels[top] > 0)[-1])
+        left = np.maximum(left - np.where(nodes > 0, sums[nodes - 1], 0.0), 0.0)
+        each = np.arange(len(left))
+        for level in reversed(self._levels[:top]):
+            children = level.reshape(-1, _ARITY)[nodes]
+            sums = np.cumsum(children, axis=1)
+            child = (sums <= left[:, None]).sum(axis=1)
             # Rounding can push the remainder to the very end: stay on the last child with weight.
-            over = child >= _ARITY
-            if over.any() or (level is not root and (left >= cumulated[:, -1]).any()):
-                last = _ARITY - 1 - (np.broadcast_to(children, cumulated.shape)[:, ::-1] > 0).argmax(axis=1)
-                child = np.minimum(child, last)
-            before = np.where(
-                child > 0, np.take_along_axis(cumulated, np.maximum(child - 1, 0)[:, None], axis=1)[:, 0], 0.0
-            )
-            left = np.maximum(left - before, 0.0)
+            if (overshot := child >= _ARITY).any():
+                child[overshot] = _ARITY - 1 - (children[overshot, ::-1] > 0).argmax(axis=1)
+            left = np.maximum(left - np.where(child > 0, sums[each, child - 1], 0.0), 0.0)
             nodes = nodes * _ARITY + child
         return nodes
 
@@ -130,11 +132,7 @@ def draw_without_replacement(
         if missing <= 0 or not remaining > 0:
             break
         drawn = tree.draw(rng.random(missing + missing // 8 + 8))
-        for row in drawn.tolist():
-            if row not in taken and row not in barred:
-                taken[row] = None
-                if len(taken) == count:
-                    break
+        taken.update(dict.fromkeys(row for row in drawn.tolist() if row not in barred))
         if len(taken) < count:
             # Conditional on what is taken, the rest follows the same law without it.
             gone = np.array([row for row in (*taken, *barred) if tree.weights[row] > 0], dtype=np.int64)
@@ -147,7 +145,7 @@ def draw_without_replacement(
         tree.update(np.array(removed), np.array(kept_weights))
     if len(taken) < count and remaining > 0:
         _complete_by_keys(tree.weights, count, rng, taken, barred)
-    rows = np.fromiter(taken, dtype=np.int64, count=len(taken))
+    rows = np.fromiter(taken, dtype=np.int64, count=min(count, len(taken)))
     probabilities = tree.weights[rows] / total if total > 0 else np.zeros(len(rows))
     return Draw(rows, probabilities)
 

@@ -17,6 +17,8 @@ __all__ = ["WeightedPool"]
 
 _HEAD_ROWS: Final = 4096
 _NOT_IN_HEAD: Final = -1
+# Share of all weight that the heaviest rows must hold for a head to pay.
+_WORTHWHILE: Final = 0.25
 
 
 class WeightedPool:
@@ -38,11 +40,16 @@ class WeightedPool:
             if count
             else np.zeros(0, np.int64)
         )
+        if weights_N[rows].sum() < _WORTHWHILE * weights_N.sum():
+            # Nearly equal weights need no head: it waits for rows heavier than any is now.
+            rows, self._least = rows[:0], float(weights_N.max(initial=0.0))
+        else:
+            self._least = float(weights_N[rows].min(initial=np.inf))
+        count = len(rows)
         self._rows = np.asarray(rows, dtype=np.int64)
         self._weights = np.array(weights_N[self._rows], dtype=np.float64)
         self._places = np.full(self.size, _NOT_IN_HEAD, dtype=np.int32)
         self._places[self._rows] = np.arange(count, dtype=np.int32)
-        self._least = float(self._weights.min()) if count else 0.0
         tail = np.array(weights_N, dtype=np.float64)
         tail[self._rows] = 0.0
         self._tail = SumTree(tail)

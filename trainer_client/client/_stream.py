@@ -21,7 +21,6 @@ from trainer_client.exceptions import (
     DeadlineError,
     ErrorDetails,
     FieldViolation,
-    InternalError,
     UnavailableError,
 )
 
@@ -91,7 +90,11 @@ def check_in_flight(max_in_flight: int) -> None:
 def stream_result(response: pb.ReportRolloutsResponse, request: pb.ReportRolloutsRequest) -> ReportResult:
     """Matches an answer with the report it is for. Raises when the service could not take it just now."""
     if response.request_id not in ("", request.request_id):
-        raise InternalError(f"the stream answered {response.request_id} where {request.request_id} was due")
+        # Nothing is lost by repeating: the service remembers what it counted.
+        raise UnavailableError(
+            f"the stream answered {response.request_id} where {request.request_id} was due",
+            code="UNAVAILABLE",
+        )
     if not response.HasField("error"):
         return ReportResult.from_message(response, request.request_id)
     refusal = response.error
