@@ -13,7 +13,8 @@ rng = np.random.default_rng(0)
 with CurriculumClient(sys.argv[1]) as client:
     client.create_curriculum("bring-your-own", "frontier", exist_ok=True)
     client.add_prompts("bring-your-own", [f"prompt-{i}" for i in range(101)])
-    start = client.get_curriculum("bring-your-own").policy_version  # A second run goes on where the first ended.
+    # A second run goes on where the first ended.
+    start = client.get_curriculum("bring-your-own").policy_version
     for step in range(start, start + 20):
         batch = client.next_batch("bring-your-own", batch_size=16, policy_version=step)
         pending = dict(zip(batch.prompt_ids, batch.quotas.tolist(), strict=True))
