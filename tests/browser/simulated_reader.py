@@ -136,6 +136,7 @@ class SimulatedCurriculum:
         return message
 
     def _fill_history(self, history: pb.History) -> None:
+        history.wasted_rollouts.extend(int(GROUP_SIZE * (p["correct"] + p["wrong"])) for p in self.points)
         count = len(self.points)
         history.times_seconds.extend(EPOCH_SECONDS + 12.0 * (i + 1) for i in range(count))
         history.policy_versions.extend(range(1, count + 1))

@@ -80,8 +80,8 @@ async def test_the_charts_over_training_hold_the_history(open_page):
         [m / g for m, g in zip(history["mixed_groups"], history["groups"], strict=True)]
     )
     assert trailing[-1] == pytest.approx(summary["effective_prompt_ratio"])
-    _, spent, _wasted = (await page.evaluate(READ_PLOTS, "rollouts"))[0]
-    assert spent[-1] == summary["rollouts_spent"]
+    _, spent, wasted = (await page.evaluate(READ_PLOTS, "rollouts"))[0]
+    assert (spent[-1], wasted[-1]) == (summary["rollouts_spent"], summary["rollouts_wasted"])
     _, rollouts, explored = (await page.evaluate(READ_PLOTS, "exploration"))[0]
     assert (rollouts, explored) == (history["rollouts"], history["exploration_rollouts"])
     _, briers, rewards = (await page.evaluate(READ_PLOTS, "brier"))[0]

@@ -34,7 +34,7 @@ export function rolloutsChart(csv) {
   const lengths = h("div", { class: "lengths" }, spent.row, uniform.row);
   card.setLegend([
     { color: "blue", text: "spent", mark: "stroke" },
-    { color: "orange", text: "wasted (estimate over time)", mark: "dashed" },
+    { color: "orange", text: "wasted", mark: "dashed" },
   ]);
   let history = null;
   let steps = null;
@@ -43,7 +43,7 @@ export function rolloutsChart(csv) {
   const plot = new Plot(card, {
     label: "Rollouts spent",
     height: 170,
-    read: (i) => `${steps.at(i)}: ${integer(total[i])} spent, about ${integer(wasted[i])} wasted`,
+    read: (i) => `${steps.at(i)}: ${integer(total[i])} spent, ${integer(wasted[i])} wasted`,
     options: (colors) => ({
       scales: { x: stepScale, y: fromZero },
       axes: [{ label: "policy version", values: wholeTicks }, { values: (_, ticks) => ticks.map(compact) }],
@@ -61,7 +61,7 @@ export function rolloutsChart(csv) {
     card.setEmpty(null);
     steps = stepsOf(history);
     total = running(history.rollouts);
-    wasted = running(history.rollouts.map((n, i) => (history.groups[i] > 0 ? n * (1 - history.mixed_groups[i] / history.groups[i]) : 0)));
+    wasted = running(history.wasted_rollouts);
     const saved = summary.rollouts_saved ?? 0;
     const alternative = Math.max(0, summary.rollouts_spent + saved);
     const longest = Math.max(summary.rollouts_spent, alternative, 1);
@@ -78,7 +78,7 @@ export function rolloutsChart(csv) {
     setText(uniform.value, `≈ ${compact(alternative)}`);
     plot.update([steps.x, total, wasted], `Lines of rollouts spent and wasted over training, now ${integer(summary.rollouts_spent)} and ${integer(summary.rollouts_wasted)}.`);
     card.setTable(() =>
-      table("Rollouts over training", ["policy version", "rollouts", "sum", "wasted, sum (estimate)"],
+      table("Rollouts over training", ["policy version", "rollouts", "sum", "wasted, sum"],
         history.rollouts.map((n, i) => [String(history.policy_versions[i]), integer(n), integer(total[i]), integer(wasted[i])])),
     );
   }
