@@ -1,0 +1,74 @@
+"""Every preset trains a simulated policy through the real service: no error, and never over budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sampler_service.curriculum.presets import PRESETS
+from tests.service_process import ServiceProcess, service_process
+from trainer_client.client import Action, CurriculumClient
+
+PROMPTS, BATCH, BUDGET = 400, 16, 128
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A service of its own, on an embedded log."""
+    folder: Path = tmp_path_factory.mktemp("presets")
+    with service_process("--data-dir", str(folder / "data"), log=folder / "log") as running:
+        yield running
+
+
+def train(client: CurriculumClient, preset: str, steps: int) -> int:
+    """Steps of a policy whose pass rates rise on what it trains on; rollouts spent."""
+    rng = np.random.default_rng(7)
+    logits = rng.normal(-0.5, 2.0, PROMPTS)
+    known = np.clip(1 / (1 + np.exp(-logits)) + rng.normal(0, 0.1, PROMPTS), 0, 1)
+    client.create_curriculum(preset, preset)
+    client.add_prompts(
+        preset,
+        [f"p{i}" for i in range(PROMPTS)],
+        clusters=[f"cluster-{i % 5}" for i in range(PROMPTS)],
+        reference_pass_rates=known.tolist(),
+        anchor_pass_rates=np.stack([known * 0.5, np.sqrt(known)], axis=1),
+        embeddings=rng.normal(size=(PROMPTS, 8)).astype(np.float32),
+    )
+    total = 0
+    for step in range(steps):
+        batch = client.next_batch(preset, batch_size=BATCH, rollout_budget=BUDGET, policy_version=step)
+        spent = 0
+        pending = dict(zip(batch.prompt_ids, batch.quotas.tolist(), strict=True))
+        while pending:
+            spent += sum(pending.values())
+            rewards = []
+            for id_, n in pending.items():
+                rate = 1 / (1 + np.exp(-logits[int(id_[1:])]))
+                rewards.append((rng.random(n) < rate).astype(float).tolist())
+            result = client.report(batch, list(pending), rewards=rewards)
+            assert not result.rejected
+            pending = {d.prompt_id: d.rollouts for d in result.directives.with_action(Action.SAMPLE_MORE)}
+        assert 0 < spent <= BUDGET, f"step {step}"
+        total += spent
+        trained = [int(id_[1:]) for id_ in batch.prompt_ids]
+        logits[trained] += 0.05
+        client.advance_policy(preset, step + 1, kl=0.01, start_iteration=step % 20 == 19)
+    return total
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_two_hundred_steps_of_every_preset(process: ServiceProcess, preset: str) -> None:
+    with CurriculumClient(process.target) as client:
+        total = train(client, preset, 200)
+        summary = client.summary(preset)
+    assert summary.rollouts_spent == total
+    assert summary.prompts_in_flight == 0
+    assert summary.groups > 0
+
+
+def test_a_few_steps_of_the_default_preset(process: ServiceProcess) -> None:
+    with CurriculumClient(process.target) as client:
+        assert train(client, "frontier", 10) > 0
