@@ -68,6 +68,11 @@ def main() -> None:
                     )
                 result["redis_bytes_per_prompt"] = round((redis_bytes(server) - before) / options.prompts, 1)
                 figures[preset] = result
+                rpc_and_xadd = result["next_floor"]["p50_ms"] + figures["raw_xadd_16KB"]["p50_ms"]
+                result["next_p50_ratio_to_rpc_and_xadd"] = round(result["next"]["p50_ms"] / rpc_and_xadd, 2)
+                result["report_p50_ratio_to_rpc_and_xadd"] = round(
+                    result["report"]["p50_ms"] / rpc_and_xadd, 2
+                )
                 print(
                     f"{preset:>14}: NextBatch({options.batch}) {result['next']['p50_ms']} ms"
                     f" = {result['next_p50_ratio']}x the floor (p99 {result['next_p99_ratio']}x);"

@@ -287,15 +287,18 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
 
 
 def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed: int) -> SlotTallies:
-    alphas, betas = machine.state.posterior(lease.rows[ready])
-    total = alphas + betas
+    expected = np.zeros(len(ready))
+    if machine.state.strategy.stopping.compares_prompts:
+        alphas, betas = machine.state.posterior(lease.rows[ready])
+        total = alphas + betas
+        expected = alphas * betas / (total * (total + 1))
     return SlotTallies(
         granted=lease.granted[ready].astype(np.int64),
         positives=lease.positives[ready].astype(np.int64),
         negatives=lease.negatives[ready].astype(np.int64),
         all_equal=lease.reward_minima[ready] >= lease.reward_maxima[ready],
         rounds=lease.rounds[ready].astype(np.int64),
-        expected_variances=alphas * betas / (total * (total + 1)),
+        expected_variances=expected,
         uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready)),
         policy_step=machine.state.policy_step,
         steps_since_grant=machine.state.policy_step - lease.policy_step,

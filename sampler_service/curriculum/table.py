@@ -69,7 +69,9 @@ class PromptTable:
     def __init__(self) -> None:
         self.size = 0
         self._capacity = 0
-        self._blob = bytearray()
+        # An array that is replaced when it grows, never resized: readers in threads keep theirs.
+        self._blob = np.zeros(0, dtype=np.uint8)
+        self._blob_bytes = 0
         self._offsets = np.zeros(1, dtype=np.uint32)
         self._optional: dict[str, NDArray[Any]] = {}
         self.embeddings: NDArray[np.float16] | None = None
@@ -80,17 +82,25 @@ class PromptTable:
     # -- ids -----------------------------------------------------------------
 
     def _id_at(self, row: int) -> bytes:
-        return bytes(self._blob[self._offsets[row] : self._offsets[row + 1]])
+        return self._blob[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def _all_ids(self) -> list[bytes]:
-        blob, offsets = bytes(self._blob), self._offsets[: self.size + 1].tolist()
+        blob, offsets = self._blob[: self._blob_bytes].tobytes(), self._offsets[: self.size + 1].tolist()
         return [blob[a:b] for a, b in pairwise(offsets)]
 
     def ids(self, rows: NDArray[np.integer[Any]]) -> list[str]:
         """Ids of `rows`, in their order."""
-        blob = self._blob
-        starts, ends = self._offsets[rows].tolist(), self._offsets[np.asarray(rows) + 1].tolist()
-        return [blob[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+        starts, ends = self._offsets[rows], self._offsets[np.asarray(rows) + 1]
+        length = int(ends[0] - starts[0]) if len(starts) else 0
+        if len(starts) > 16 and (ends - starts == length).all():
+            # Ids of one length, as most pools have: gathered at once, three times as fast.
+            places = starts[:, None].astype(np.int64) + np.arange(length)
+            together = self._blob[places].tobytes()
+            if together.isascii():
+                text = together.decode("ascii")
+                return [text[i : i + length] for i in range(0, len(text), length)]
+        blob = self._blob.data
+        return [str(blob[a:b], "utf-8") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Rows of `ids`, -1 where unknown."""
@@ -123,6 +133,15 @@ class PromptTable:
         self._offsets = offsets
         self._capacity = capacity
 
+    def _append_ids(self, ids: NDArray[np.uint8]) -> None:
+        needed = self._blob_bytes + len(ids)
+        if needed > len(self._blob):
+            grown = np.zeros(max(needed, int(len(self._blob) * _GROWTH), 1024), dtype=np.uint8)
+            grown[: self._blob_bytes] = self._blob[: self._blob_bytes]
+            self._blob = grown
+        self._blob[self._blob_bytes : needed] = ids
+        self._blob_bytes = needed
+
     def _grown(self, array: NDArray[Any], capacity: int, dtype: Any, fill: float) -> NDArray[Any]:
         grown = np.empty(capacity, dtype=dtype)
         grown[: self.size] = array[: self.size]
@@ -154,7 +173,7 @@ class PromptTable:
             rows[i] = row
         if new:
             blob = b"".join(new)
-            if len(self._blob) + len(blob) > _MAX_BLOB_BYTES:
+            if self._blob_bytes + len(blob) > _MAX_BLOB_BYTES:
                 raise Exhausted(
                     "IDS_TOO_LARGE",
                     "The prompt ids of one curriculum may take 4 GiB together: shorten them, or split it.",
@@ -162,8 +181,8 @@ class PromptTable:
                 )
             self._reserve(self.size + len(new))
             lengths = np.fromiter(map(len, new), dtype=np.uint32, count=len(new))
-            self._offsets[self.size + 1 : self.size + 1 + len(new)] = len(self._blob) + np.cumsum(lengths)
-            self._blob += blob
+            self._offsets[self.size + 1 : self.size + 1 + len(new)] = self._blob_bytes + np.cumsum(lengths)
+            self._append_ids(np.frombuffer(blob, dtype=np.uint8))
             start, self.size = self.size, self.size + len(new)
             assert self._index is not None
             self._index.insert(new, np.arange(start, self.size, dtype=np.int32), self._all_ids)
@@ -210,7 +229,7 @@ class PromptTable:
         columns = sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
         optional = sum(array.nbytes for array in self._optional.values())
         index = 0 if self._index is None else self._index.nbytes
-        return columns + optional + index + len(self._blob) + self._offsets.nbytes
+        return columns + optional + index + self._blob.nbytes + self._offsets.nbytes
 
     # -- snapshots -----------------------------------------------------------
 
@@ -218,7 +237,7 @@ class PromptTable:
         """Copies of everything that must be kept, by name."""
         arrays: dict[str, NDArray[Any]] = {name: self.column(name).copy() for name in _COLUMNS}
         arrays |= {name: self.column(name).copy() for name in self._optional}
-        arrays["ids"] = np.frombuffer(bytes(self._blob), dtype=np.uint8)
+        arrays["ids"] = self._blob[: self._blob_bytes].copy()
         arrays["id_lengths"] = np.diff(self._offsets[: self.size + 1]).astype(np.uint16)
         if self.embeddings is not None:
             arrays["embeddings"] = self.embeddings[: self.size].copy()
@@ -229,7 +248,8 @@ class PromptTable:
         """The table whose `export` gave `arrays`. The id index is built when first needed."""
         table = cls()
         table.size = table._capacity = len(arrays["id_lengths"])
-        table._blob = bytearray(arrays["ids"].tobytes())
+        table._blob = np.array(arrays["ids"])
+        table._blob_bytes = len(table._blob)
         table._offsets = np.zeros(table.size + 1, dtype=np.uint32)
         np.cumsum(arrays["id_lengths"], out=table._offsets[1:], dtype=np.uint32)
         table._index = None

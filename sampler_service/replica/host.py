@@ -444,10 +444,10 @@ class ReplicaHost:
                     await replica.catch_up()
                     lease = replica.state.leases.get(request.lease_id)
                 named = (lease.rows, replica.ids_of(lease)) if lease else (_NO_ROWS, [])
-                slots = _slots_in_lease(lease, named[1], request)
+                slots = _slots_in_lease(lease, named[1], columns.prompt_ids)
             else:
-                slots = replica.state.table.find(request.prompt_ids)
-                named = (slots, list(request.prompt_ids))
+                slots = replica.state.table.find(columns.prompt_ids)
+                named = (slots, columns.prompt_ids)
             unknown = slots < 0
             reported = columns.event(slots, ~unknown)
             reported.lease_id = request.lease_id
@@ -623,13 +623,11 @@ class ReplicaHost:
             self._replicas.pop(replica.curriculum_id, None)
 
 
-def _slots_in_lease(
-    lease: Lease | None, lease_ids: list[str], request: pb.ReportRolloutsRequest
-) -> NDArray[np.int32]:
+def _slots_in_lease(lease: Lease | None, lease_ids: list[str], prompt_ids: list[str]) -> NDArray[np.int32]:
     """Slot of each reported prompt, −1 where the lease does not hold it."""
     if lease is None:
-        return np.full(len(request.prompt_ids), -1, dtype=np.int32)
-    if lease_ids == list(request.prompt_ids):
+        return np.full(len(prompt_ids), -1, dtype=np.int32)
+    if lease_ids == prompt_ids:
         return np.arange(len(lease_ids), dtype=np.int32)
     slots = {id_: slot for slot, id_ in enumerate(lease_ids)}
-    return np.array([slots.get(id_, -1) for id_ in request.prompt_ids], dtype=np.int32)
+    return np.array([slots.get(id_, -1) for id_ in prompt_ids], dtype=np.int32)

@@ -255,6 +255,7 @@ class ReportColumns:
     """The columns of a report as arrays, checked against each other."""
 
     def __init__(self, request: pb.ReportRolloutsRequest) -> None:
+        self.prompt_ids = list(request.prompt_ids)
         self.counts = np.array(request.rollout_counts, dtype=np.int64)
         self.rewards = np.array(request.rewards, dtype=np.float32)
         self.statuses = np.array(request.statuses, dtype=np.int64)
@@ -319,9 +320,9 @@ def report_columns(request: pb.ReportRolloutsRequest) -> ReportColumns:
                 f"statuses[{i}] = {columns.statuses[i]} is not a RolloutStatus.",
                 f"statuses[{i}]",
             )
-    if len(set(request.prompt_ids)) != prompts:
+    if len(set(columns.prompt_ids)) != prompts:
         seen: set[str] = set()
-        for i, id_ in enumerate(request.prompt_ids):
+        for i, id_ in enumerate(columns.prompt_ids):
             if id_ in seen:
                 raise InvalidArgument(
                     "DUPLICATE_PROMPT",

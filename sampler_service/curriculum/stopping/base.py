@@ -60,6 +60,8 @@ class Decision:
 class Stopping(Part):
     """Decides from tallies alone, so a decision is the same on every replica."""
 
+    compares_prompts: ClassVar[bool] = False
+    """Needs `expected_variances`; they are zero for rules that do not."""
     waits_for_batch: ClassVar[bool] = False
     """Decide only once every prompt of the batch has its rollouts back, to compare them."""
 

@@ -20,6 +20,7 @@ class BestFirst(Stopping):
     when it is mixed, a gradient. Ours.
     """
 
+    compares_prompts: ClassVar[bool] = True
     waits_for_batch: ClassVar[bool] = True
 
     candidates: float = Field(default=1.25, ge=1, le=32)
