@@ -31,6 +31,15 @@ class ExplorationQueue:
         """Forgets the order: prompts were added, or what is known has changed as a whole."""
         self._rows, self._position = self._rows[:0], 0
 
+    def mark(self) -> tuple[NDArray[Any], int]:
+        """Where the queue stands, for `rewind`."""
+        return self._rows, self._position
+
+    def rewind(self, mark: tuple[NDArray[Any], int]) -> None:
+        """Gives back what was taken since `mark`, unless the queue was filled anew."""
+        if self._rows is mark[0]:
+            self._position = mark[1]
+
     def take(
         self, state: CurriculumState, count: int, barred: NDArray[np.bool_], rng: np.random.Generator
     ) -> NDArray[np.int64]:

@@ -69,6 +69,11 @@ class CurriculumMachine:
         self._changed = []
         return everything, rows
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` would have something to say."""
+        return self.all_changed or bool(self._changed)
+
     def touch(self, rows: NDArray[Any]) -> None:
         """Notes that `rows` have changed."""
         self._changed.append(rows)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sampler_service.curriculum.errors import Exhausted, FailedPrecondition, InvalidArgument
+from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.exploration import ExplorationQueue
 from sampler_service.curriculum.grants import EXPLORATION, PROPOSAL
 from sampler_service.curriculum.machine import CurriculumMachine
@@ -52,6 +52,21 @@ class _Weighing:
     pool: WeightedPool
 
 
+class _Arguments(NamedTuple):
+    batch_size: int
+    rollout_budget: int
+    equal_quotas: bool
+
+
+class _Ahead(NamedTuple):
+    """A plan made before anybody asked, and what must still hold for it to be used."""
+
+    arguments: _Arguments
+    circumstances: tuple[Any, ...]
+    plan: BatchPlan
+    exploration_mark: tuple[NDArray[Any], int]
+
+
 class BatchPlanner:
     """Draws batches from a machine's state.
 
@@ -73,6 +88,10 @@ class BatchPlanner:
         self._explored_pool: tuple[int, int, int] | None = None
         self._reserved = np.zeros(0, dtype=np.bool_)
         self._reserved_count = 0
+        self._reservations = 0
+        self._weighings = 0
+        self._last_arguments: _Arguments | None = None
+        self._ahead: _Ahead | None = None
         self.refreshes_elsewhere = False
         """Somebody runs `begin_refresh`, `weigh_pool` and `adopt`: draws do not wait for it."""
 
@@ -126,6 +145,7 @@ class BatchPlanner:
         state = self._state
         changed, self._changed_since = self._changed_since or [], None
         self._weighing = _Weighing(state.strategy.proposal, state.epoch, pool)
+        self._weighings += 1
         for rows in changed:
             inside = rows[rows < pool.size]
             pool.update(inside, self._weigh(inside))
@@ -198,6 +218,53 @@ class BatchPlanner:
             FailedPrecondition: the curriculum has no prompts.
             Exhausted: every prompt is in flight.
         """
+        arguments = _Arguments(batch_size, rollout_budget, equal_quotas)
+        plan = self._take_ahead(arguments) or self._decide(arguments)
+        self._last_arguments = arguments
+        self._reserve(plan.rows, True)
+        return plan
+
+    def plan_ahead(self) -> None:
+        """Draws the next batch now, in case it will be asked for like the last and nothing changes before.
+
+        The law is that of a draw at the moment of asking: the draw is used only if state, weights and
+        reservations are still those it was made from.
+        """
+        self.update()
+        ahead, self._ahead = self._ahead, None
+        if self._last_arguments is None:
+            return
+        if ahead is not None:
+            if ahead.circumstances == self._circumstances():
+                self._ahead = ahead
+                return
+            self._exploration.rewind(ahead.exploration_mark)
+        strategy = self._state.strategy
+        if not isinstance(strategy.proposal, WeightedProposal) or strategy.clusters is not None:
+            return  # These look at the whole pool for each draw: too dear for a guess.
+        mark = self._exploration.mark()
+        try:
+            plan = self._decide(self._last_arguments)
+        except CurriculumError:
+            return  # Whoever asks will be told.
+        self._ahead = _Ahead(self._last_arguments, self._circumstances(), plan, mark)
+
+    def _take_ahead(self, arguments: _Arguments) -> BatchPlan | None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        unchanged = not self._machine.has_changes and ahead.circumstances == self._circumstances()
+        if ahead.arguments == arguments and unchanged:
+            return ahead.plan
+        self._exploration.rewind(ahead.exploration_mark)
+        return None
+
+    def _circumstances(self) -> tuple[Any, ...]:
+        state = self._state
+        return state.revision, state.etag, state.epoch, self._reservations, self._weighings
+
+    def _decide(self, arguments: _Arguments) -> BatchPlan:
+        batch_size, rollout_budget, equal_quotas = arguments
         state = self._state
         strategy = state.strategy
         if state.table.size == 0:
@@ -222,7 +289,6 @@ class BatchPlanner:
         if len(kept) < len(view):
             probabilities, sources = probabilities[kept], sources[kept]
             view = state.view(rows)
-        self._reserve(rows, True)
         return BatchPlan(
             rows=rows.astype(np.int32),
             quotas=quotas,
@@ -244,6 +310,7 @@ class BatchPlanner:
         self._fit_reserved()
         self._reserved[rows] = reserved
         self._reserved_count += len(rows) if reserved else -len(rows)
+        self._reservations += 1
         self._machine.touch(rows)
 
     def _draw(

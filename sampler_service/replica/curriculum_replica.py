@@ -93,6 +93,7 @@ class CurriculumReplica:
         self._pending: list[_Pending] = []
         self._lease_ids: dict[str, list[str]] = {}
         self._flusher: asyncio.Task[None] | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._refresher: asyncio.Task[None] | None = None
 
     @property
@@ -278,7 +279,9 @@ class CurriculumReplica:
                     if not pending.future.done():
                         pending.future.set_result(outcome)
         # After the answers are on their way: they should not wait for it.
-        asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
 
     async def _append(self, group: Sequence[_Pending]) -> list[log_pb2.Outcome]:
         try:
@@ -367,14 +370,15 @@ class CurriculumReplica:
     # -- derived data ------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """Between calls: brings derived data up to date, so that the next draw finds it so."""
-        if self._planner is None:
+        """Between calls: brings derived data up to date and draws ahead, so that the next batch is at hand."""
+        self._tidying = None
+        if self._planner is None or self._pending:
             return
         if self._planner.needs_refresh and self._large():
             if self._refresher is None or self._refresher.done():
                 self._refresher = asyncio.create_task(self._refresh())
         elif self.state.table.size and not self._planner.needs_refresh:
-            self._planner.update()
+            self._planner.plan_ahead()
 
     async def prepare_to_draw(self) -> None:
         """Waits for the pool's first weighing in a thread, if it is large; draws need one."""

@@ -67,8 +67,3 @@ def test_two_hundred_steps_of_every_preset(process: ServiceProcess, preset: str)
     assert summary.rollouts_spent == total
     assert summary.prompts_in_flight == 0
     assert summary.groups > 0
-
-
-def test_a_few_steps_of_the_default_preset(process: ServiceProcess) -> None:
-    with CurriculumClient(process.target) as client:
-        assert train(client, "frontier", 10) > 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.grants import EXPLORATION
+from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run
 
 # Frontier's parts without its pilot round: a quota that spends the whole budget at once.
@@ -161,3 +163,49 @@ def test_a_cluster_without_free_prompts_leaves_its_share_to_the_others() -> None
     run.add(12, clusters=3)
     assert len(run.planner.plan(10).rows) == 10
     assert len(run.planner.plan(10).rows) == 2
+
+
+def test_a_batch_drawn_ahead_is_granted_when_nothing_has_changed() -> None:
+    run = pool("cures", 200)
+    run.planner.settle(run.planner.plan(10, 80))
+    run.planner.plan_ahead()
+    plan = run.planner.plan(10, 80)
+    assert plan.quotas.sum() == 80
+    assert not run.grant(plan, "L").HasField("refusal")
+    second = run.planner.plan(10, 80)
+    assert not set(plan.rows) & set(second.rows)
+
+
+@pytest.mark.parametrize("change", ["report", "grant", "reservation", "arguments", "strategy"])
+def test_a_batch_drawn_ahead_is_drawn_again_when_anything_has_changed(change: str) -> None:
+    run = pool("cures", 40, exploration=0.5)
+    run.planner.settle(run.planner.plan(10, 80))
+    run.planner.plan_ahead()
+    ahead = run.planner._ahead
+    assert ahead is not None
+    arguments = (10, 80)
+    if change == "report":
+        run.report("", [int(ahead.plan.rows[0])], [[1, 0]])
+    elif change == "grant":
+        run.grant(ahead.plan, "other")
+    elif change == "reservation":
+        run.planner._reserve(ahead.plan.rows, True)
+    elif change == "arguments":
+        arguments = (11, 88)
+    else:
+        run.send(
+            strategy_updated=log_pb2.StrategyUpdated(strategy_json=resolve("uniform-grpo", {}).to_json())
+        )
+    plan = run.planner.plan(*arguments)
+    assert plan is not ahead.plan
+    if change in ("grant", "reservation"):
+        assert not set(plan.rows) & set(ahead.plan.rows)
+
+
+def test_drawing_ahead_again_and_again_does_not_use_up_the_exploration_queue() -> None:
+    run = pool("cures", 30, exploration=1.0)
+    run.planner.settle(run.planner.plan(10, 80))
+    for step in range(5):
+        run.planner.plan_ahead()
+        run.advance(step + 1)
+    assert len(run.planner.plan(30, 240).notes) == 0
