@@ -44,6 +44,9 @@ def main() -> None:
     parser.add_argument("--presets", default="cures,frontier")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument(
+        "--think-milliseconds", type=float, default=5.0, help="pause of the client before each call"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of the 64-trainer load")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--save-baseline", action="store_true", help=f"write them to {BASELINE.name}")
@@ -51,6 +54,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "environment": environment(),
         "prompts": options.prompts,
+        "think_milliseconds": options.think_milliseconds,
         "batch": options.batch,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +64,9 @@ def main() -> None:
             for number, preset in enumerate(options.presets.split(",")):
                 before = redis_bytes(server)
                 seconds = latency.add_prompts(server, preset, preset, options.prompts)
-                result = latency.measure(server, preset, options.batch, 8, options.rounds)
+                result = latency.measure(
+                    server, preset, options.batch, 8, options.rounds, options.think_milliseconds / 1000
+                )
                 result["add_prompts_seconds"] = round(seconds, 2)
                 if number == 0:
                     result["replica_bytes_per_prompt"] = round(

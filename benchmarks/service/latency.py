@@ -41,7 +41,8 @@ def add_prompts(server: Server, curriculum: str, preset: str, prompts: int, **st
     return time.perf_counter() - started
 
 
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(call: Callable[[], Any], think_seconds: float) -> tuple[float, Any]:
+    time.sleep(think_seconds)
     started = time.perf_counter()
     answer = call()
     return time.perf_counter() - started, answer
@@ -56,9 +57,12 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 def measure(
-    server: Server, curriculum: str, batch: int, group: int, rounds: int, seed: int = 0
+    server: Server, curriculum: str, batch: int, group: int, rounds: int, think_seconds: float, seed: int = 0
 ) -> dict[str, Any]:
     """Rounds of next batch, floor, report, floor; the policy advances every 10 rounds.
+
+    Before each call, those of the floor too, the client waits `think_seconds`: a trainer that never
+    rolls out or trains, and asks again at once, does not exist.
 
     Rewards come from fixed pass rates of mixed difficulty, so that the posterior gets its usual shape.
     """
@@ -78,9 +82,12 @@ def measure(
                     rollout_budget=batch * group,
                     policy_version=version,
                 )
-            )
+            ),
+            think_seconds,
         )
-        took["next_floor"], _ = _timed(lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)))
+        took["next_floor"], _ = _timed(
+            lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)), think_seconds
+        )
         granted = answer.batch
         quotas = np.array(granted.quotas)
         rows = [int(id_[7:]) % len(rates) for id_ in granted.prompt_ids]
@@ -93,9 +100,9 @@ def measure(
             rewards=(rng.random(quotas.sum()) < np.repeat(rates[rows], quotas)).astype(float).tolist(),
             policy_version=version,
         )
-        took["report"], _ = _timed(lambda report=report: stub.ReportRollouts(report))
+        took["report"], _ = _timed(lambda report=report: stub.ReportRollouts(report), think_seconds)
         took["report_floor"], _ = _timed(
-            lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR))
+            lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)), think_seconds
         )
         if number >= 20:
             for name, seconds in took.items():
