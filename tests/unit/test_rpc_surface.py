@@ -12,4 +12,6 @@ RPCS = [m.name for m in curriculum_pb2.DESCRIPTOR.services_by_name["CurriculumSe
 
 @pytest.mark.parametrize("name", RPCS)
 def test_the_servicer_answers_the_rpc_itself(name: str) -> None:
-    assert getattr(CurriculumServicer, name) is not getattr(curriculum_pb2_grpc.CurriculumServiceServicer, name)
+    assert getattr(CurriculumServicer, name) is not getattr(
+        curriculum_pb2_grpc.CurriculumServiceServicer, name
+    )
