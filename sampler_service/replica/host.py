@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
@@ -32,6 +29,9 @@ from sampler_service.log import LogClient, LogError, LogExistsError, LogUnavaila
 from sampler_service.replica import reading
 from sampler_service.replica.answers import batch_message, curriculum_message, report_response, timestamp
 from sampler_service.replica.curriculum_replica import CurriculumReplica
+from sampler_service.replica.curriculum_statistics import CurriculumStatistics, statistics_of
+from sampler_service.replica.housekeeping import Housekeeping, expire_leases
+from sampler_service.replica.loaded_curricula import LoadedCurricula
 from sampler_service.replica.requests import (
     fingerprint,
     grant_event,
@@ -40,12 +40,13 @@ from sampler_service.replica.requests import (
     require_id,
     require_policy_version,
     require_request_id,
+    slots_in_lease,
     to_strategy,
 )
 from sampler_service.replica.settings import ReplicaSettings
 from sampler_service.replica.snapshotting import create_checkpoint, take_snapshot
 
-__all__ = ["CurriculumStatistics", "ReplicaHost"]
+__all__ = ["ReplicaHost"]
 
 _log = structlog.get_logger(__name__)
 
@@ -54,25 +55,6 @@ _MAX_PAGE: Final = 1000
 _Answer = TypeVar("_Answer")
 _NO_ROWS: Final = np.zeros(0, dtype=np.int32)
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
-
-
-@dataclass(frozen=True, slots=True)
-class CurriculumStatistics:
-    """Figures of one loaded curriculum, for metrics."""
-
-    curriculum_id: str
-    revision: str
-    prompts: int
-    in_flight: int
-    unseen: int
-    live_leases: int
-    counters: dict[str, int]
-    totals: dict[str, float]
-    table_bytes: int
-    events_folded: int
-    fold_seconds: float
-    snapshot_age_seconds: float
-    stale: bool
 
 
 class ReplicaHost:
@@ -92,24 +74,17 @@ class ReplicaHost:
     def __init__(self, client: LogClient, settings: ReplicaSettings, *, seed: int | None = None) -> None:
         self._client = client
         self._settings = settings
-        self._seed = seed
-        self._replicas: dict[str, CurriculumReplica] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
-        self._background: asyncio.Task[None] | None = None
-        self._snapshots: dict[str, asyncio.Task[bool]] = {}
+        self._curricula = LoadedCurricula(client, settings, seed)
+        self._housekeeping = Housekeeping(self._curricula, settings)
 
     async def start(self) -> None:
         """Begins housekeeping."""
-        self._background = asyncio.create_task(self._housekeeping())
+        self._housekeeping.start()
 
     async def close(self) -> None:
         """Ends housekeeping, waits for writes, and snapshots what has changed."""
-        if self._background is not None:
-            self._background.cancel()
-            await asyncio.wait([self._background])
-        if self._snapshots:
-            await asyncio.wait(list(self._snapshots.values()), timeout=60)
-        for replica in list(self._replicas.values()):
+        await self._housekeeping.stop()
+        for replica in self._curricula:
             await replica.close()
             if replica.events_since_snapshot and not replica.gone:
                 try:
@@ -127,30 +102,7 @@ class ReplicaHost:
 
     def statistics(self) -> list[CurriculumStatistics]:
         """Figures of the loaded curricula."""
-        now = time.time()
-        figures = []
-        for replica in self._replicas.values():
-            state = replica.state
-            figures.append(
-                CurriculumStatistics(
-                    curriculum_id=replica.curriculum_id,
-                    revision=state.revision,
-                    prompts=state.table.size,
-                    in_flight=state.in_flight,
-                    unseen=state.unseen,
-                    live_leases=len(state.leases.live),
-                    counters=dict(state.history.counters),
-                    totals=dict(state.history.totals),
-                    table_bytes=state.table.nbytes,
-                    events_folded=replica.events_folded,
-                    fold_seconds=replica.fold_seconds,
-                    snapshot_age_seconds=(
-                        now - replica.snapshot_millis / 1000 if replica.snapshot_millis else float("nan")
-                    ),
-                    stale=replica.stale,
-                )
-            )
-        return figures
+        return [statistics_of(replica) for replica in self._curricula]
 
     # -- finding ---------------------------------------------------------------------
 
@@ -165,29 +117,10 @@ class ReplicaHost:
                     f"min_revision = {min_revision!r} is not a revision this service gave.",
                     "min_revision",
                 ) from None
-        replica = self._replicas.get(curriculum_id)
-        if replica is None or replica.gone:
-            replica = await self._open(curriculum_id)
-        replica.used = time.monotonic()
+        replica = await self._curricula.get(curriculum_id)
         if min_revision:
             await replica.reach(min_revision)
         return replica
-
-    async def _open(self, curriculum_id: str) -> CurriculumReplica:
-        require_id(curriculum_id, "curriculum_id")
-        lock = self._opening.setdefault(curriculum_id, asyncio.Lock())
-        try:
-            async with lock:
-                replica = self._replicas.get(curriculum_id)
-                if replica is None or replica.gone:
-                    self._replicas.pop(curriculum_id, None)
-                    replica = CurriculumReplica(self._client, curriculum_id, self._settings, self._seed)
-                    await replica.open()
-                    self._replicas[curriculum_id] = replica
-                return replica
-        finally:
-            if not lock.locked():
-                self._opening.pop(curriculum_id, None)
 
     async def _reading(self, curriculum_id: str, min_revision: str = "") -> CurriculumReplica:
         """For reads: caught up with the log, or marked stale when it is away."""
@@ -206,7 +139,7 @@ class ReplicaHost:
         self, curriculum_id: str, attempt: Callable[[], Awaitable[_Answer]]
     ) -> _Answer:
         """Tries once more if the curriculum turns out to have been deleted, and perhaps created anew."""
-        replica = self._replicas.get(curriculum_id)
+        replica = self._curricula.find(curriculum_id)
         try:
             return await attempt()
         except NotFound:
@@ -232,9 +165,7 @@ class ReplicaHost:
         duplicate = False
         try:
             await self._client.log(request.curriculum_id).create(event.SerializeToString())
-            stale = self._replicas.pop(request.curriculum_id, None)
-            if stale is not None:
-                stale.gone = True
+            self._curricula.forget(request.curriculum_id)
         except LogExistsError:
             replica = await self._reading(request.curriculum_id)
             if replica.machine.recall(event) is None:
@@ -303,8 +234,7 @@ class ReplicaHost:
             )
         revision = replica.state.revision
         await self._client.log(request.curriculum_id).delete()
-        replica.gone = True
-        self._replicas.pop(request.curriculum_id, None)
+        self._curricula.drop(replica)
         return pb.DeleteCurriculumResponse(revision=revision)
 
     # -- mutations -------------------------------------------------------------------------
@@ -423,7 +353,7 @@ class ReplicaHost:
         except Exhausted:
             # Something may have been freed meanwhile: by another replica, or by time.
             await replica.catch_up()
-            await self._expire(replica)
+            await expire_leases(replica)
             return replica.planner.plan(*arguments, equal_quotas=request.equal_quotas)
 
     async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
@@ -444,7 +374,7 @@ class ReplicaHost:
                     await replica.catch_up()
                     lease = replica.state.leases.get(request.lease_id)
                 named = (lease.rows, replica.ids_of(lease)) if lease else (_NO_ROWS, [])
-                slots = _slots_in_lease(lease, named[1], columns.prompt_ids)
+                slots = slots_in_lease(lease, named[1], columns.prompt_ids)
             else:
                 slots = replica.state.table.find(columns.prompt_ids)
                 named = (slots, columns.prompt_ids)
@@ -565,69 +495,3 @@ class ReplicaHost:
         summary = reading.summary(replica.state, request.bins)
         summary.stale = replica.stale
         return pb.GetSummaryResponse(summary=summary)
-
-    # -- housekeeping --------------------------------------------------------------------------------
-
-    async def _housekeeping(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.tick_seconds)
-            for replica in list(self._replicas.values()):
-                try:
-                    if replica.gone:
-                        self._replicas.pop(replica.curriculum_id, None)
-                        continue
-                    await self._expire(replica)
-                    self._snapshot_if_due(replica)
-                except (LogError, CurriculumError) as error:
-                    _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
-                except Exception:
-                    _log.exception("housekeeping failed", curriculum_id=replica.curriculum_id)
-            await self._let_go_of_idle()
-
-    async def _expire(self, replica: CurriculumReplica) -> None:
-        due = replica.state.leases.expired(int(time.time() * 1000))
-        if due:
-            await replica.commit(
-                log_pb2.Event(
-                    request_id=f"expire/{uuid.uuid4().hex}",
-                    leases_expired=log_pb2.LeasesExpired(lease_ids=due),
-                )
-            )
-
-    def _snapshot_if_due(self, replica: CurriculumReplica) -> None:
-        running = self._snapshots.get(replica.curriculum_id)
-        if running is not None:
-            if not running.done():
-                return
-            del self._snapshots[replica.curriculum_id]
-            if not running.cancelled() and (error := running.exception()) is not None:
-                _log.warning("snapshot failed", curriculum_id=replica.curriculum_id, why=str(error))
-        if replica.wants_snapshot:
-            self._snapshots[replica.curriculum_id] = asyncio.create_task(take_snapshot(replica))
-
-    async def _let_go_of_idle(self) -> None:
-        """Frees memory: curricula idle the longest go first, after a snapshot so that they return fast."""
-        held = sum(replica.state.table.nbytes for replica in self._replicas.values())
-        for replica in sorted(self._replicas.values(), key=lambda replica: replica.used):
-            if held <= self._settings.max_table_bytes:
-                return
-            if time.monotonic() - replica.used < self._settings.idle_seconds:
-                return
-            try:
-                if replica.events_since_snapshot:
-                    await take_snapshot(replica)
-            except LogError:
-                continue
-            held -= replica.state.table.nbytes
-            await replica.close()
-            self._replicas.pop(replica.curriculum_id, None)
-
-
-def _slots_in_lease(lease: Lease | None, lease_ids: list[str], prompt_ids: list[str]) -> NDArray[np.int32]:
-    """Slot of each reported prompt, −1 where the lease does not hold it."""
-    if lease is None:
-        return np.full(len(prompt_ids), -1, dtype=np.int32)
-    if lease_ids == prompt_ids:
-        return np.arange(len(lease_ids), dtype=np.int32)
-    slots = {id_: slot for slot, id_ in enumerate(lease_ids)}
-    return np.array([slots.get(id_, -1) for id_ in prompt_ids], dtype=np.int32)

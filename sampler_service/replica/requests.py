@@ -15,6 +15,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import to_bytes
 from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.planner import BatchPlan
 from sampler_service.curriculum.strategy import Strategy, resolve
 from sampler_service.curriculum.table import MAX_ID_BYTES
@@ -28,6 +29,7 @@ __all__ = [
     "require_id",
     "require_policy_version",
     "require_request_id",
+    "slots_in_lease",
     "strategy_to_message",
     "to_strategy",
 ]
@@ -331,3 +333,13 @@ def report_columns(request: pb.ReportRolloutsRequest) -> ReportColumns:
                 )
             seen.add(id_)
     return columns
+
+
+def slots_in_lease(lease: Lease | None, lease_ids: list[str], prompt_ids: list[str]) -> NDArray[np.int32]:
+    """Slot of each reported prompt, −1 where the lease does not hold it."""
+    if lease is None:
+        return np.full(len(prompt_ids), -1, dtype=np.int32)
+    if lease_ids == prompt_ids:
+        return np.arange(len(lease_ids), dtype=np.int32)
+    slots = {id_: slot for slot, id_ in enumerate(lease_ids)}
+    return np.array([slots.get(id_, -1) for id_ in prompt_ids], dtype=np.int32)

@@ -1,0 +1,51 @@
+"""Figures of the curricula in memory, for metrics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sampler_service.replica.curriculum_replica import CurriculumReplica
+
+__all__ = ["CurriculumStatistics", "statistics_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumStatistics:
+    """Figures of one loaded curriculum."""
+
+    curriculum_id: str
+    revision: str
+    prompts: int
+    in_flight: int
+    unseen: int
+    live_leases: int
+    counters: dict[str, int]
+    totals: dict[str, float]
+    table_bytes: int
+    events_folded: int
+    fold_seconds: float
+    snapshot_age_seconds: float
+    stale: bool
+
+
+def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
+    """What a replica's curriculum looks like now."""
+    state = replica.state
+    return CurriculumStatistics(
+        curriculum_id=replica.curriculum_id,
+        revision=state.revision,
+        prompts=state.table.size,
+        in_flight=state.in_flight,
+        unseen=state.unseen,
+        live_leases=len(state.leases.live),
+        counters=dict(state.history.counters),
+        totals=dict(state.history.totals),
+        table_bytes=state.table.nbytes,
+        events_folded=replica.events_folded,
+        fold_seconds=replica.fold_seconds,
+        snapshot_age_seconds=(
+            time.time() - replica.snapshot_millis / 1000 if replica.snapshot_millis else float("nan")
+        ),
+        stale=replica.stale,
+    )
