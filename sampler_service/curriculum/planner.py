@@ -122,8 +122,15 @@ class BatchPlanner:
         )
 
     def begin_refresh(self) -> None:
-        """Starts a refresh: from here on, rows that change are noted for `adopt`."""
-        self._machine.take_changes()
+        """Starts a refresh: from here on, rows that change are noted for `adopt`.
+
+        The weights from before it serve on meanwhile, so what has changed until now is entered there too:
+        a row just granted must not be drawn again.
+        """
+        _, rows = self._machine.take_changes()
+        if len(rows) and self._tree_fits:
+            assert self._weighing is not None
+            self._weighing.pool.update(rows, self._weigh(rows))
         self._changed_since = []
 
     def weigh_pool(self) -> WeightedPool:

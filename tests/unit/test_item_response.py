@@ -8,7 +8,12 @@ import pytest
 from sampler_service.curriculum.shared_evidence import SHARED_EVIDENCE
 from sampler_service.curriculum.shared_evidence.drifting import Drifting
 from sampler_service.curriculum.shared_evidence.item_response import ItemResponse
-from sampler_service.curriculum.shared_evidence.logit_filter import beta_of_logit, observe_binomial
+from sampler_service.curriculum.shared_evidence.logit_filter import (
+    LogitBelief,
+    beta_of_logit,
+    observe_binomials,
+    observe_groups,
+)
 from sampler_service.curriculum.strategy import resolve
 from sampler_service.curriculum.table import PromptTable
 from sampler_service.curriculum.views import Moment
@@ -44,7 +49,7 @@ def teach(model, table, p, groups, rollouts, seed=1, advance=False):
 
 def test_a_logit_moves_to_the_mode_of_its_posterior():
     # At the mode the gradient k − nσ(z) − (z − m)/v is zero.
-    z, left = observe_binomial(0.5, 4.0, 2.0, 8.0)
+    (z,), (left,) = observe_binomials(*np.array([[0.5], [4.0], [2.0], [8.0]]))
     p = 1.0 / (1.0 + np.exp(-z))
     assert 2.0 - 8.0 * p - (z - 0.5) / 4.0 == pytest.approx(0.0, abs=1e-5)
     assert left == pytest.approx(1.0 / (8.0 * p * (1.0 - p) + 0.25))
@@ -53,9 +58,78 @@ def test_a_logit_moves_to_the_mode_of_its_posterior():
 @pytest.mark.parametrize(("mean", "variance"), [(-25.0, 0.01), (0.0, 100.0), (25.0, 50.0), (0.0, 1e-6)])
 @pytest.mark.parametrize("successes", [0.0, 4096.0])
 def test_one_sided_outcomes_and_extreme_priors_stay_finite(mean, variance, successes):
-    z, left = observe_binomial(mean, variance, successes, 4096.0)
+    (z,), (left,) = observe_binomials(*np.array([[mean], [variance], [successes], [4096.0]]))
     assert np.isfinite([z, left]).all()
     assert 0.0 < left <= variance
+
+
+def gaussian_belief(rng, features, clusters, groups, own_variance):
+    half = rng.normal(size=(features, features))
+    return LogitBelief(
+        rng.normal(size=features),
+        half @ half.T + np.eye(features),
+        rng.normal(size=clusters),
+        rng.uniform(0.5, 2.0, clusters),
+        np.zeros(groups),
+        np.full(groups, own_variance),
+    )
+
+
+def test_with_so_many_rollouts_that_a_group_is_a_gaussian_reading_the_posterior_is_the_exact_one():
+    # Thousands of rollouts near p = 1/2: the likelihood is Gaussian, so least squares over (θ, c) is the truth.
+    rng = np.random.default_rng(5)
+    groups, features, clusters = 30, 3, 4
+    prior = gaussian_belief(rng, features, clusters, groups, 0.25)
+    x, of = rng.normal(size=(groups, features)) * 0.1, rng.integers(-1, clusters, groups)
+    n = np.full(groups, 1e5)
+    logits = rng.normal(0.0, 0.05, groups)
+    k = n / (1.0 + np.exp(-logits))
+    after = observe_groups(prior, x, of, k, n)
+    design = np.concatenate([x, (of[:, None] == np.arange(clusters)).astype(float)], axis=1)
+    precision = np.linalg.inv(
+        np.diag(np.r_[np.zeros(features), prior.cluster_variances_K])
+        + np.pad(prior.covariance_FF, (0, clusters))
+    )
+    noise = 0.25 + 1.0 / (n * 0.25)
+    start = np.r_[prior.theta_F, prior.cluster_means_K]
+    covariance = np.linalg.inv(precision + (design / noise[:, None]).T @ design)
+    mean = covariance @ (precision @ start + (design / noise[:, None]).T @ logits)
+    assert after.theta_F == pytest.approx(mean[:features], abs=2e-2)
+    assert after.covariance_FF == pytest.approx(covariance[:features, :features], rel=2e-2, abs=1e-4)
+    assert after.cluster_means_K == pytest.approx(mean[features:], abs=2e-2)
+    assert after.cluster_variances_K == pytest.approx(np.diag(covariance)[features:], rel=2e-2)
+
+
+def test_groups_taken_in_together_agree_with_groups_taken_in_one_by_one():
+    # Far from Gaussian, prior nearly flat: 200 prompts of 8 rollouts tell the pool's mean logit either way.
+    rng = np.random.default_rng(6)
+    logits = rng.normal(-1.5, 1.0, 200)
+    k = rng.binomial(8, 1.0 / (1.0 + np.exp(-logits))).astype(float)
+    none, ones, eights = np.zeros(0), np.ones((200, 1)), np.full(200, 8.0)
+
+    def belief(theta, covariance, count):
+        return LogitBelief(theta, covariance, none, none, np.zeros(count), np.ones(count))
+
+    together = observe_groups(
+        belief(np.zeros(1), np.full((1, 1), 9.0), 200), ones, np.full(200, -1), k, eights
+    )
+    theta, covariance = np.zeros(1), np.full((1, 1), 9.0)
+    for i in range(200):
+        after = observe_groups(
+            belief(theta, covariance, 1), ones[:1], np.full(1, -1), k[i : i + 1], eights[:1]
+        )
+        theta, covariance = after.theta_F, after.covariance_FF
+    assert together.theta_F == pytest.approx(theta, abs=0.12)
+    assert together.covariance_FF == pytest.approx(covariance, rel=0.2)
+    assert abs(together.theta_F[0] + 1.5) < 0.3
+
+
+def test_two_reports_of_one_prompt_at_once_count_as_their_sum():
+    table = table_of(5)
+    twice, once = {}, {}
+    ItemResponse().observe(table, np.array([2, 3, 2]), counts_of([4, 8, 4], [1, 8, 2]), twice, Moment())
+    ItemResponse().observe(table, np.array([2, 3]), counts_of([8, 8], [3, 8]), once, Moment())
+    assert all(np.array_equal(twice[name], once[name], equal_nan=True) for name in once)
 
 
 def test_the_beta_has_the_logits_mean_and_expected_variance():

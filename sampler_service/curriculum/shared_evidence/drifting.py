@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
-from sampler_service.curriculum.shared_evidence.logit_filter import observe_binomial
+from sampler_service.curriculum.shared_evidence.logit_filter import LogitBelief, merge_groups, observe_groups
 from sampler_service.curriculum.shared_evidence.prompt_features import fit_directions, prompt_features
 from sampler_service.curriculum.table import PromptTable
 from sampler_service.curriculum.views import Moment
@@ -52,20 +52,22 @@ class Drifting(SharedEvidence):
     def observe(
         self, table: PromptTable, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment
     ) -> None:
-        """Takes in the groups one after the other. O(groups · features²)."""
+        """Takes in all groups together; several of one prompt count as one. O(groups · features²)."""
+        rows, successes, rollouts = merge_groups(rows, counts)
+        if len(rows) == 0:
+            return
         fit_directions(table, memory, self.directions)
         features = prompt_features(table, rows, memory)
-        theta, covariance = (array.copy() for array in self._coefficients(memory, features.shape[1]))
-        for x, k, n in zip(features, counts.successes.tolist(), counts.rollouts.tolist(), strict=True):
-            if n <= 0:
-                continue
-            spread = covariance @ x
-            variance = max(float(x @ spread), 0.0) + self.noise_variance + 1e-9
-            mean = float(x @ theta)
-            mode, left = observe_binomial(mean, variance, k, n)
-            theta += spread * ((mode - mean) / variance)
-            covariance -= np.outer(spread, spread) * ((variance - left) / (variance * variance))
-        memory["theta"], memory["covariance"] = theta, covariance
+        none = np.zeros(0)
+        prior = LogitBelief(
+            *self._coefficients(memory, features.shape[1]),
+            none,
+            none,
+            np.zeros(len(rows)),
+            np.full(len(rows), self.noise_variance),
+        )
+        after = observe_groups(prior, features, np.full(len(rows), -1), successes, rollouts)
+        memory["theta"], memory["covariance"] = after.theta_F, after.covariance_FF
 
     def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
         """θ drifts by one step, its variances up to the prior's."""

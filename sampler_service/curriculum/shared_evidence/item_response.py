@@ -15,7 +15,12 @@ from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
-from sampler_service.curriculum.shared_evidence.logit_filter import beta_of_logit, observe_binomial
+from sampler_service.curriculum.shared_evidence.logit_filter import (
+    LogitBelief,
+    beta_of_logit,
+    merge_groups,
+    observe_groups,
+)
 from sampler_service.curriculum.shared_evidence.prompt_features import fit_directions, prompt_features
 from sampler_service.curriculum.table import PromptTable
 from sampler_service.curriculum.views import Moment
@@ -28,8 +33,9 @@ Floats = NDArray[np.float64]
 class ItemResponse(SharedEvidence):
     """Assumed-density filter over (θ, c, u), their posteriors kept independent of one another.
 
-    One report costs O(groups · features²). The variance τ² of u is learned from first visits (empirical
-    Bayes). A prompt's own outcomes live in u, so the estimator's counts and decay are not added.
+    One report costs O(groups · features²), vectorised over its groups. The variance τ² of u is learned from
+    first visits (empirical Bayes). A prompt's own outcomes live in u, so the estimator's counts and decay are
+    not added.
     """
 
     holds_own_evidence: ClassVar[bool] = True
@@ -75,45 +81,43 @@ class ItemResponse(SharedEvidence):
     def observe(
         self, table: PromptTable, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment
     ) -> None:
-        """Takes in the groups one after the other."""
+        """Takes in all groups together; several of one prompt count as one."""
+        rows, successes, rollouts = merge_groups(rows, counts)
+        if len(rows) == 0:
+            return
         fit_directions(table, memory, self.directions)
         features = prompt_features(table, rows, memory)
-        theta, covariance = (array.copy() for array in self._coefficients(memory, features.shape[1]))
+        theta, covariance = self._coefficients(memory, features.shape[1])
         clusters = table.column("clusters")[rows].astype(np.int64)
+        if self.cluster_variance == 0:
+            clusters[:] = -1
         _grow(memory, "prompt", table.size)
         _grow(memory, "cluster", int(clusters.max(initial=-1)) + 1)
-        u_means, u_variances = memory["prompt_means"], memory["prompt_variances"]
-        c_means, c_variances = memory["cluster_means"], memory["cluster_variances"]
         tau2 = self._tau2(memory)
-        for i, row in enumerate(np.asarray(rows).tolist()):
-            n = float(counts.rollouts[i])
-            if n <= 0:
-                continue
-            x, cluster = features[i], int(clusters[i])
-            first = np.isnan(u_variances[row])
-            u_mean, u_variance = (0.0, tau2) if first else (float(u_means[row]), float(u_variances[row]))
-            c_mean, c_variance = 0.0, 0.0
-            if cluster >= 0:
-                known = not np.isnan(c_variances[cluster])
-                c_mean = float(c_means[cluster]) if known else 0.0
-                c_variance = float(c_variances[cluster]) if known else self.cluster_variance
-            spread = covariance @ x
-            variance = max(float(x @ spread), 0.0) + c_variance + u_variance
-            mean = float(x @ theta) + c_mean + u_mean
-            mode, left = observe_binomial(mean, variance, float(counts.successes[i]), n)
-            gain, shrink = (mode - mean) / variance, (variance - left) / (variance * variance)
-            theta += spread * gain
-            covariance -= np.outer(spread, spread) * shrink
-            u_means[row] = u_mean + u_variance * gain
-            u_variances[row] = u_variance - u_variance * u_variance * shrink
-            if cluster >= 0:
-                c_means[cluster] = c_mean + c_variance * gain
-                c_variances[cluster] = c_variance - c_variance * c_variance * shrink
-            if first:
-                second = float(u_means[row]) ** 2 + float(u_variances[row])
-                tau2 = min(max(tau2 + self.variance_rate * (second - tau2), 0.1), 100.0)
-        memory["theta"], memory["covariance"] = theta, covariance
-        memory["tau2"] = np.array([tau2])
+        first = np.isnan(memory["prompt_variances"][rows])
+        names, of = np.unique(clusters, return_inverse=True)
+        if names[0] < 0:
+            names, of = names[1:], of - 1
+        prior = LogitBelief(
+            theta,
+            covariance,
+            *_read(memory, "cluster", names, 0.0, self.cluster_variance),
+            *_read(memory, "prompt", rows, 0.0, tau2),
+        )
+        after = observe_groups(prior, features, of, successes, rollouts)
+        memory["theta"], memory["covariance"] = after.theta_F, after.covariance_FF
+        memory["cluster_means"][names] = after.cluster_means_K
+        memory["cluster_variances"][names] = after.cluster_variances_K
+        memory["prompt_means"][rows] = after.own_means_B
+        memory["prompt_variances"][rows] = after.own_variances_B
+        seconds = (after.own_means_B * after.own_means_B + after.own_variances_B)[first]
+        memory["tau2"] = np.array([self._moved(tau2, seconds)])
+
+    def _moved(self, tau2: float, seconds: Floats) -> float:
+        """τ² after each of these second moments has pulled it by `variance_rate`, in turn."""
+        keep = (1.0 - self.variance_rate) ** np.arange(len(seconds), -1, -1)
+        pulled = keep[0] * tau2 + self.variance_rate * float((keep[1:] * seconds).sum())
+        return min(max(pulled, 0.1), 100.0)
 
     def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
         """Everything drifts by one step. O(prompts)."""
