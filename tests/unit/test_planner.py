@@ -149,6 +149,17 @@ def test_a_refresh_in_a_thread_misses_no_change_made_meanwhile() -> None:
     assert not set(run.planner.plan(20).rows) & set(leased)
 
 
+def test_what_was_granted_before_a_refresh_began_is_not_drawn_while_it_runs() -> None:
+    run = pool("frontier", 30, exploration=0.0)
+    run.planner.refreshes_elsewhere = True
+    run.planner.update()
+    plan = run.planner.plan(10)
+    run.grant(plan, "L")
+    run.advance(1)
+    run.planner.begin_refresh()
+    assert not set(run.planner.plan(20).rows) & set(plan.rows)
+
+
 def test_clusters_share_the_batch_as_their_arm_says() -> None:
     run = Run("uniform-grpo", {"clusters": {"minimax": {"floor": 0.3}}})
     run.add(90, clusters=3)
