@@ -117,7 +117,7 @@ class ItemResponse(SharedEvidence):
         """τ² after each of these second moments has pulled it by `variance_rate`, in turn."""
         keep = (1.0 - self.variance_rate) ** np.arange(len(seconds), -1, -1)
         pulled = keep[0] * tau2 + self.variance_rate * float((keep[1:] * seconds).sum())
-        return min(max(pulled, 0.1), 100.0)
+        return float(min(max(pulled, 0.1), 100.0))
 
     def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
         """Everything drifts by one step. O(prompts)."""

@@ -76,7 +76,8 @@ def merge_groups(rows_G: NDArray[Any], counts: GroupCounts) -> tuple[NDArray[np.
     if are_distinct(rows):
         return rows, successes, rollouts
     distinct, of = np.unique(rows, return_inverse=True)
-    return distinct, np.bincount(of, successes), np.bincount(of, rollouts)
+    sums = [np.bincount(of, weights).astype(np.float64) for weights in (successes, rollouts)]
+    return distinct, sums[0], sums[1]
 
 
 def observe_groups(
