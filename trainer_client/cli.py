@@ -95,10 +95,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Accuracy on the held-out prompts, by cluster."""
-    from trainer_client.assembly import build_learner, held_out_choice, read_prompts
+    from trainer_client.assembly import build_learner, held_out_choice
     from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore, load_weights
     from trainer_client.config import load_config
     from trainer_client.evaluation import evaluate as evaluate_prompts
+    from trainer_client.prompt_reading import read_prompts
     from trainer_client.rollouts import SamplingParams
     from trainer_client.tasks.build import build_pool
 

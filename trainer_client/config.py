@@ -1,21 +1,18 @@
 """Settings of a training run: one YAML file, overridden by `--set a.b=c`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from trainer_client.learner.advantages import Estimator
 from trainer_client.learner.losses import Aggregation, Ratio
+from trainer_client.settings import Settings
+from trainer_client.tasks.settings import TaskConfig
 from trainer_client.trainer_errors import ConfigError
-
-
-class Settings(BaseModel):
-    """Base: unknown fields are errors, values do not change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelConfig(Settings):
@@ -29,17 +26,24 @@ class ModelConfig(Settings):
     """`auto`: a GPU if there is one."""
     chat_template: bool = False
     """Wrap every prompt as a user's message by the tokenizer's chat template."""
+    chat_template_file: Path | None = None
+    """A Jinja template instead of the tokenizer's own; needs `chat_template`."""
+    chat_template_arguments: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the template, for instance `enable_thinking: false`."""
     system_prompt: str = ""
-    """Put before the prompt as a system message; needs `chat_template`."""
+    """Put before the prompt as a system message; needs `chat_template`. Tasks may have their own."""
+    response_prefix: str = ""
+    """Text that every completion goes on from, written after the prompt (and its template)."""
     max_prompt_tokens: int = Field(default=2048, ge=1)
     """Longer prompts are an error, named."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0: torch's choice."""
 
     @model_validator(mode="after")
-    def _system_prompt_needs_template(self) -> Self:
-        if self.system_prompt and not self.chat_template:
-            raise ValueError("system_prompt is set but chat_template is false; set chat_template: true")
+    def _chat_settings_need_the_template(self) -> Self:
+        for name in ("system_prompt", "chat_template_file", "chat_template_arguments"):
+            if getattr(self, name) and not self.chat_template:
+                raise ValueError(f"{name} is set but chat_template is false; set chat_template: true")
         return self
 
 
@@ -54,77 +58,6 @@ class LoraConfig(Settings):
     """On the adapters' input. Above 0 the policy that learns is not quite the one that sampled."""
     modules: tuple[str, ...] | None = None
     """Names of the linear layers; none: all of them but the output head."""
-
-
-class JsonlTaskConfig(Settings):
-    """Prompts and answers from a JSONL file."""
-
-    type: Literal["jsonl"]
-    path: Path
-    """The file; one object a line."""
-    prompt_column: str = "prompt"
-    """Where the prompt is."""
-    answer_column: str = "answer"
-    """Where the answer is."""
-    cluster_column: str | None = "cluster"
-    """Where the cluster label is; rows without it have none."""
-    id_column: str | None = "id"
-    """Where the prompt's id is; rows without it get one from the prompt's text."""
-    verifier: str = "math"
-    """`exact`, `math`, or `package.module:function`."""
-    verifier_timeout_seconds: float = Field(default=5.0, gt=0)
-    """A verdict that takes longer counts as the verifier's failure."""
-    template: str = "{prompt}"
-    """What the model reads; `{prompt}` is replaced."""
-    held_out_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the prompts kept for evaluation, chosen by id."""
-    stop: tuple[str, ...] = ()
-    """Strings that end a completion."""
-
-
-class ArithmeticTaskConfig(Settings):
-    """Generated arithmetic."""
-
-    type: Literal["arithmetic"]
-    kinds: tuple[str, ...] = Field(default=("add-1", "mul-1", "add-2", "mul-2"), min_length=1)
-    """`operation-digits`: copy, next, max, add, sub, mul; 1 to 9 digits."""
-    per_kind: int = Field(default=100, ge=1)
-    """Prompts of each kind."""
-    shots: int = Field(default=3, ge=0)
-    """Worked examples before the question."""
-    seed: int = 0
-    """Which prompts."""
-    held_out_share: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the prompts kept for evaluation, chosen by id."""
-
-
-class ReasoningGymTaskConfig(Settings):
-    """A generator of the reasoning-gym library."""
-
-    type: Literal["reasoning_gym"]
-    dataset: str
-    """The generator's name."""
-    size: int = Field(default=100, ge=1)
-    """Prompts to generate."""
-    level: int | None = Field(default=None, ge=0)
-    """A step of the library's own curriculum for this generator."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    """The generator's settings, over the level's."""
-    label: str = ""
-    """Cluster label; default the generator's name and level."""
-    shots: int = Field(default=2, ge=0)
-    """Worked examples before the question."""
-    seed: int = 0
-    """Which prompts."""
-    held_out_share: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the prompts kept for evaluation, chosen by id."""
-    partial_credit: bool = False
-    """Keep the library's scores between 0 and 1; else only a right answer is rewarded."""
-
-
-TaskConfig = Annotated[
-    JsonlTaskConfig | ArithmeticTaskConfig | ReasoningGymTaskConfig, Field(discriminator="type")
-]
 
 
 class CurriculumConfig(Settings):
@@ -163,6 +96,35 @@ class RolloutConfig(Settings):
     """vLLM engine: longest prompt and completion together."""
     gpu_memory_share: float = Field(default=0.45, gt=0, le=1)
     """vLLM engine: share of the GPU's memory, the learner needs the rest."""
+
+
+class RewardConfig(Settings):
+    """What the learner adds to the verdicts. The service is told the verdicts as they are."""
+
+    format_pattern: str | None = None
+    """A regular expression that a completion of the wanted form contains (`.` matches line ends too)."""
+    format_reward: float = 0.0
+    """Added for the wanted form."""
+    overlong_buffer_tokens: int = Field(default=0, ge=0)
+    """DAPO's soft punishment: over the last so many tokens before `rollouts.max_tokens`; 0: off."""
+    overlong_penalty: float = Field(default=1.0, gt=0)
+    """... falling to minus this."""
+    mask_truncated: bool = False
+    """Completions that were cut are not trained on; they count for the baseline."""
+    lead_penalties: bool = False
+    """GRPO-LEAD: wrong -1, without an answer (`format_pattern` does not match) 0, repeating itself -2."""
+
+    @model_validator(mode="after")
+    def _pattern_fits(self) -> Self:
+        if self.format_pattern is None:
+            if self.format_reward or self.lead_penalties:
+                raise ValueError("format_reward and lead_penalties need format_pattern; set it")
+            return self
+        try:
+            re.compile(self.format_pattern)
+        except re.error as error:
+            raise ValueError(f"format_pattern is not a regular expression: {error}") from error
+        return self
 
 
 class LearnerConfig(Settings):
@@ -253,6 +215,8 @@ class TrainConfig(Settings):
     """The service and the size of a batch."""
     rollouts: RolloutConfig = RolloutConfig()
     """How completions are sampled."""
+    rewards: RewardConfig = RewardConfig()
+    """What the learner adds to the verdicts."""
     learner: LearnerConfig = LearnerConfig()
     """How rewards become an update."""
     evaluation: EvaluationConfig = EvaluationConfig()

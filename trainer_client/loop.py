@@ -192,7 +192,13 @@ class Trainer:
             return None
         for reason, count in collected.rejected.items():
             self.reporter.note(f"step {self.step + 1}: the service did not count {count} rollouts: {reason}")
-        samples = training_samples(collected.groups, self.config.learner, self.success_threshold)
+        samples = training_samples(
+            collected.groups,
+            self.config.learner,
+            self.success_threshold,
+            shaping=self.config.rewards,
+            max_tokens=self.sampling.max_tokens,
+        )
         with watch.phase("update"):
             update = self.policy.update(samples)
         with watch.phase("kl"):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from trainer_client.client import Action, Batch, Directive, RolloutStatus
 from trainer_client.curriculum_service import CurriculumService
+from trainer_client.judging import Judge, LocalJudge, Verdict
 from trainer_client.rollouts import Completion, RolloutEngine, RolloutRequest, SamplingParams
 from trainer_client.stopwatch import Stopwatch
-from trainer_client.tasks import TaskPrompt, VerifierError
+from trainer_client.tasks import TaskPrompt
 
 # A service that always wants more would never let a step end.
 MAX_ROUNDS = 64
@@ -37,6 +38,12 @@ class Group:
     rewards: list[float] = field(default_factory=list)
     statuses: list[RolloutStatus] = field(default_factory=list)
     directive: Directive | None = None
+
+    def add(self, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> None:
+        """Takes in new completions, judged."""
+        self.completions.extend(completions)
+        self.rewards.extend(verdict.reward for verdict in verdicts)
+        self.statuses.extend(verdict.status for verdict in verdicts)
 
     def counted(self) -> tuple[list[Completion], NDArray[np.float64]]:
         """Completions that are outcomes of the prompt, and their rewards."""
@@ -70,11 +77,13 @@ def collect(
     seed: int,
     stopwatch: Stopwatch,
     should_stop: Callable[[], bool],
+    judge: Judge | None = None,
 ) -> CollectedBatch:
     """Rolls the batch out, round by round, until the service wants no more of any prompt.
 
     Raises KeyError for a prompt that the pool does not hold.
     """
+    judge = judge or LocalJudge()
     groups = {
         prompt_id: Group(prompts[prompt_id].prompt, prompts[prompt_id].token_ids, float(baseline))
         for prompt_id, baseline in zip(batch.prompt_ids, batch.baselines, strict=True)
@@ -97,14 +106,16 @@ def collect(
             sampled = engine.generate(requests, sampling, round_seed(seed, collected.rounds))
         collected.rounds += 1
         with stopwatch.phase("verify"):
-            news = [_judge(groups[result.prompt_id], result.completions) for result in sampled]
+            news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
+            for one, verdicts in zip(sampled, news, strict=True):
+                groups[one.prompt_id].add(one.completions, verdicts)
         with stopwatch.phase("service"):
             answer = service.report(
                 batch,
                 list(wanted),
-                rewards=[rewards for rewards, _, _ in news],
-                statuses=[statuses for _, statuses, _ in news],
-                lengths=[lengths for _, _, lengths in news],
+                rewards=[[verdict.reward for verdict in verdicts] for verdicts in news],
+                statuses=[[verdict.status for verdict in verdicts] for verdicts in news],
+                lengths=[[float(len(c.token_ids)) for c in one.completions] for one in sampled],
             )
         collected.revision = answer.revision
         for rejection in answer.rejected:
@@ -125,22 +136,3 @@ def round_seed(seed: int, number: int) -> int:
     """A seed for a round (or step) that shares no random numbers with its neighbours."""
     digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
-
-
-def _judge(
-    group: Group, completions: Sequence[Completion]
-) -> tuple[list[float], list[RolloutStatus], list[float]]:
-    """Judges new completions, adds them to the group, and gives their columns."""
-    rewards, statuses = [], []
-    for completion in completions:
-        status = RolloutStatus.OK if completion.finish_reason == "stop" else RolloutStatus.TRUNCATED
-        try:
-            reward = group.prompt.reward(completion.text)
-        except VerifierError:
-            reward, status = 0.0, RolloutStatus.ERROR
-        rewards.append(reward)
-        statuses.append(status)
-    group.completions.extend(completions)
-    group.rewards.extend(rewards)
-    group.statuses.extend(statuses)
-    return rewards, statuses, [float(len(completion.token_ids)) for completion in completions]

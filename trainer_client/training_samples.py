@@ -5,36 +5,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer_client.client import Action
-from trainer_client.config import LearnerConfig
+from trainer_client.config import LearnerConfig, RewardConfig
 from trainer_client.learner.advantages import batch_advantages, keep_mask
 from trainer_client.learner.masks import distinct_mask
 from trainer_client.learner.samples import Sample
-from trainer_client.learner.shaping import lead_weighted, length_shaped
+from trainer_client.learner.shaping import lead_weighted
+from trainer_client.reward_shaping import shaped_rewards
 from trainer_client.rounds import Group
 
 
 def training_samples(
-    groups: Sequence[Group], settings: LearnerConfig, success_threshold: float = 0.5
+    groups: Sequence[Group],
+    settings: LearnerConfig,
+    success_threshold: float = 0.5,
+    *,
+    shaping: RewardConfig | None = None,
+    max_tokens: int = 0,
 ) -> list[Sample]:
-    """Samples to train on, group by group.
+    """Samples to train on, group by group. max_tokens: where completions are cut.
 
     Advantages are taken over all counted rollouts of a prompt, then those that the directive does
     not keep are left out: a baseline over the kept ones alone would be biased.
     """
+    shaping = shaping or RewardConfig()
     trained = [group for group in groups if not _is_dropped(group)]
     counted = [group.counted() for group in trained]
-    rewards = [rewards_G for _, rewards_G in counted]
-    shaped = rewards
-    if settings.length_reward > 0:
-        shaped = [
-            length_shaped(
-                rewards_G,
-                np.array([len(completion.token_ids) for completion in completions]),
-                strength=settings.length_reward,
-                success_threshold=success_threshold,
-            )
-            for completions, rewards_G in counted
-        ]
+    shaped = [
+        shaped_rewards(
+            completions,
+            rewards_G,
+            shaping,
+            settings,
+            max_tokens=max_tokens,
+            success_threshold=success_threshold,
+        )
+        for completions, rewards_G in counted
+    ]
     advantages = batch_advantages(
         shaped,
         settings.advantage,
@@ -55,6 +61,8 @@ def training_samples(
                 rewards_G, group.directive.keep_positives, group.directive.keep_negatives, success_threshold
             )
             weight = group.directive.advantage_weight
+        if shaping.mask_truncated:
+            keep_G &= np.array([completion.finish_reason != "length" for completion in completions])
         if settings.mask_similarity is not None:
             token_ids = [completion.token_ids for completion in completions]
             keep_G &= distinct_mask(token_ids, success_G, settings.mask_similarity)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from trainer_client import config
 from trainer_client.cli import app, main
-from trainer_client.config import TrainConfig, load_config, parse_config
+from trainer_client.config import load_config, parse_config
 from trainer_client.evaluation import pass_at_k
+from trainer_client.settings import Settings
+from trainer_client.tasks import settings
 from trainer_client.trainer_errors import ConfigError
 
 pytestmark = pytest.mark.torch
@@ -23,7 +27,7 @@ def config_file(folder: Path, text: str = TASKS) -> Path:
 
 
 def test_overrides_reach_fields_lists_and_sections_that_are_not_in_the_file(tmp_path: Path) -> None:
-    config = load_config(
+    found = load_config(
         config_file(tmp_path),
         [
             "learner.learning_rate=1e-4",
@@ -34,13 +38,13 @@ def test_overrides_reach_fields_lists_and_sections_that_are_not_in_the_file(tmp_
             "model.chat_template=true",
         ],
     )
-    assert config.learner.learning_rate == 1e-4
-    assert config.tasks[0].per_kind == 7  # type: ignore[union-attr]
-    assert config.curriculum.strategy == "cures"
-    assert config.lora is None
-    assert config.steps == 3
-    assert config.model.chat_template is True
-    assert config.curriculum_id == "run"
+    assert found.learner.learning_rate == 1e-4
+    assert found.tasks[0].per_kind == 7  # type: ignore[union-attr]
+    assert found.curriculum.strategy == "cures"
+    assert found.lora is None
+    assert found.steps == 3
+    assert found.model.chat_template is True
+    assert found.curriculum_id == "run"
 
 
 def test_every_wrong_setting_is_listed_with_its_name_and_value() -> None:
@@ -87,18 +91,20 @@ def test_a_file_that_holds_no_settings_is_an_error(tmp_path: Path, text: str) ->
 
 
 def test_every_setting_is_described() -> None:
-    def described(model: type) -> None:
-        lines = Path(__import__("trainer_client.config", fromlist=["x"]).__file__).read_text().splitlines()
-        for name in model.model_fields:  # type: ignore[attr-defined]
+    models = [
+        model
+        for module in (config, settings)
+        for model in vars(module).values()
+        if isinstance(model, type) and issubclass(model, Settings) and model is not Settings
+    ]
+    assert len(models) > 12
+    for model in models:
+        lines = inspect.getsource(model).splitlines()
+        for name in vars(model)["__annotations__"]:
             places = [i for i, line in enumerate(lines) if line.startswith(f"    {name}: ")]
-            assert places, name
-            for place in places:
-                following = "\n".join(lines[place : place + 6])
-                assert '"""' in following, name
-
-    for model in [TrainConfig, *(f.annotation for f in TrainConfig.model_fields.values())]:
-        if hasattr(model, "model_fields"):
-            described(model)  # type: ignore[arg-type]
+            assert places, f"{model.__name__}.{name}"
+            following = "\n".join(lines[places[0] : places[0] + 6])
+            assert '"""' in following or name == "type", f"{model.__name__}.{name}"
 
 
 @pytest.mark.parametrize(

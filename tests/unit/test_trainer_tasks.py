@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,10 @@ import pytest
 
 from trainer_client.tasks import Pool, TaskPrompt, VerifierError
 from trainer_client.tasks.arithmetic import arithmetic_pool, parse_kind
-from trainer_client.tasks.jsonl import jsonl_pool
 from trainer_client.tasks.protocol import is_held_out, merge_pools, split_pool, stable_id
 from trainer_client.tasks.reasoning_gym_task import reasoning_gym_pool
 from trainer_client.tasks.timed import TimedVerifier
-from trainer_client.tasks.verifiers import exact_match, load_verifier, math_equal
+from trainer_client.tasks.verifiers import load_verifier, math_equal
 from trainer_client.trainer_errors import ConfigError, DataError
 
 pytestmark = pytest.mark.torch
@@ -132,63 +129,6 @@ def test_levels_of_reasoning_gym_get_harder() -> None:
 def test_unknown_generators_and_settings_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="no_such"):
         reasoning_gym_pool(**arguments)
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
-    return path
-
-
-def test_a_jsonl_file_becomes_a_pool(tmp_path: Path) -> None:
-    rows = [{"prompt": f"What is {i}+1?", "answer": i + 1, "cluster": f"c{i % 2}"} for i in range(50)]
-    rows.append({"prompt": "own id", "answer": "x", "id": "mine"})
-    path = write(tmp_path / "data.jsonl", [*rows, ""])
-    pool = jsonl_pool(path, exact_match, template="Q: {prompt}\nA:", held_out_share=0.2, stop=("\n",))
-    found = {p.prompt_id: p for p in everything(pool)}
-    assert len(found) == 51
-    assert found["mine"].cluster == ""
-    prompt = next(p for p in found.values() if "What is 7+1?" in p.text)
-    assert prompt.text == "Q: What is 7+1?\nA:"
-    assert prompt.answer == "8"
-    assert prompt.cluster == "c1"
-    assert pool.stop == ("\n",)
-
-
-def test_bad_rows_are_named_with_their_line_numbers(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "data.jsonl",
-        [
-            {"prompt": "fine", "answer": "1"},
-            "{not json",
-            {"prompt": "no answer"},
-            "",
-            {"prompt": "  ", "answer": "1"},
-            {"prompt": ["list"], "answer": "1"},
-            {"prompt": "fine", "answer": "1"},
-            "[1]",
-        ],
-    )
-    with pytest.raises(DataError) as caught:
-        jsonl_pool(path, exact_match)
-    message = str(caught.value)
-    assert "6 bad row(s)" in message
-    for part in (
-        "line 2: not JSON",
-        "line 3: column 'answer' is missing",
-        "line 5: column 'prompt' is empty",
-    ):
-        assert part in message
-    for part in ("line 6: column 'prompt' must be text", "line 7: same id", "line 8: expected an object"):
-        assert part in message
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"])
-def test_a_file_that_is_absent_empty_or_not_text_is_an_error(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "data.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=r"data\.jsonl"):
-        jsonl_pool(path, exact_match)
 
 
 def test_two_tasks_with_the_same_prompt_cannot_be_merged() -> None:

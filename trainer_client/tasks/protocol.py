@@ -23,12 +23,17 @@ class Verifier(Protocol):
         ...
 
 
+# Role (system, user, assistant) and content.
+Message = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class TaskPrompt:
     """One prompt with what is needed to judge its completions.
 
-    text: exactly what the model reads (templates applied).
+    text: what the model reads, but for the chat template; messages: a conversation instead of it.
     features: named numbers that may say something about its difficulty.
+    reference_pass_rate, anchor_pass_rates: what reference models made of it, where that is known.
     """
 
     prompt_id: str
@@ -37,6 +42,10 @@ class TaskPrompt:
     verifier: Verifier
     cluster: str = ""
     features: Mapping[str, float] = field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
+    system_prompt: str = ""
+    reference_pass_rate: float | None = None
+    anchor_pass_rates: tuple[float, float] | None = None
 
     def reward(self, completion: str) -> float:
         """Reward of a completion; raises VerifierError where the verifier fails."""
@@ -91,6 +100,23 @@ def split_pool(prompts: Iterable[TaskPrompt], held_out_share: float, stop: Seque
         )
     held_out = tuple(p for p in unique.values() if is_held_out(p.prompt_id, held_out_share))
     return Pool(train, held_out, tuple(stop))
+
+
+def given_pool(train: Sequence[TaskPrompt], held_out: Sequence[TaskPrompt], stop: Sequence[str] = ()) -> Pool:
+    """A pool whose held-out prompts were given apart; one that is in both is a DataError."""
+    texts = {(prompt.text, prompt.messages) for prompt in train}
+    both = [prompt.prompt_id for prompt in held_out if (prompt.text, prompt.messages) in texts]
+    if both:
+        raise DataError(
+            f"tasks: {len(both)} prompt(s) are both trained on and held out, for instance {both[0]!r}; remove them"
+        )
+    same = {prompt.prompt_id for prompt in train} & {prompt.prompt_id for prompt in held_out}
+    if same:
+        raise DataError(
+            f"tasks: id {min(same)!r} is given to a prompt to train on and to another that is held out; "
+            "set id_column: null where the ids merely count the rows of each file"
+        )
+    return Pool(tuple(train), tuple(held_out), tuple(stop))
 
 
 def merge_pools(pools: Sequence[Pool]) -> Pool:

@@ -1,0 +1,63 @@
+"""Verdicts on completions: rewards and statuses."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from trainer_client.client import RolloutStatus
+from trainer_client.rollouts import Completion
+from trainer_client.tasks import TaskPrompt, VerifierError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a completion earned. A verifier that failed gives 0 and the status ERROR."""
+
+    reward: float
+    status: RolloutStatus
+
+
+class Judge(Protocol):
+    """Judges the completions of a round."""
+
+    def judge(self, rollouts: Sequence[tuple[TaskPrompt, Sequence[Completion]]]) -> list[list[Verdict]]:
+        """Verdicts, prompt by prompt, in the order given."""
+        ...
+
+
+class LocalJudge:
+    """Judges in this process; verifiers with several workers are asked by as many threads."""
+
+    def judge(self, rollouts: Sequence[tuple[TaskPrompt, Sequence[Completion]]]) -> list[list[Verdict]]:
+        """Verdicts, prompt by prompt, in the order given."""
+        pairs = [(prompt, completion) for prompt, group in rollouts for completion in group]
+        workers = max((_workers(prompt) for prompt, _ in rollouts), default=1)
+        verdicts = self._side_by_side(pairs, workers) if workers > 1 else (verdict(*pair) for pair in pairs)
+        return [[next(verdicts) for _ in group] for _, group in rollouts]
+
+    def _side_by_side(
+        self, pairs: Sequence[tuple[TaskPrompt, Completion]], workers: int
+    ) -> Iterator[Verdict]:
+        with ThreadPoolExecutor(workers) as threads:
+            # Verifiers of one worker may not be fit for threads: they are asked here, meanwhile.
+            futures = {
+                index: threads.submit(verdict, *pair)
+                for index, pair in enumerate(pairs)
+                if _workers(pair[0]) > 1
+            }
+            done = [None if index in futures else verdict(*pair) for index, pair in enumerate(pairs)]
+            return iter([futures[index].result() if one is None else one for index, one in enumerate(done)])
+
+
+def verdict(prompt: TaskPrompt, completion: Completion) -> Verdict:
+    """One completion's verdict."""
+    status = RolloutStatus.OK if completion.finish_reason == "stop" else RolloutStatus.TRUNCATED
+    try:
+        return Verdict(prompt.reward(completion.text), status)
+    except VerifierError:
+        return Verdict(0.0, RolloutStatus.ERROR)
+
+
+def _workers(prompt: TaskPrompt) -> int:
+    return int(getattr(prompt.verifier, "workers", 1))
