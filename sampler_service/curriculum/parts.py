@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,11 @@ class Part(BaseModel):
     """Parameters of one method. Subclasses add fields and one pure function."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    registered_name: ClassVar[str] = ""
+    """Set by the registry that lists it."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Columns of AddPrompts of which it needs at least one to be of any use."""
 
 
 P = TypeVar("P", bound=Part)
@@ -57,6 +62,8 @@ class Registry(Generic[P]):
         self.kind = kind
         self._methods = dict(methods)
         self._names = {cls: name for name, cls in self._methods.items()}
+        for name, method in self._methods.items():
+            method.registered_name = name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._methods)

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.exploration import ExplorationQueue
 from sampler_service.curriculum.grants import EXPLORATION, PROPOSAL
@@ -292,7 +293,9 @@ class BatchPlanner:
         wanted = max(1, round(batch_size * strategy.stopping.candidate_factor))
         rows, probabilities, sources = self._draw(wanted, notes)
         view = state.view(rows, gradient_norms=strategy.quota.uses_gradient_norms)
+        equal_quotas = equal_quotas or strategy.equal_quotas
         rows, quotas, budget, kept = self._allot(view, rollout_budget, equal_quotas, probabilities, notes)
+        notes.extend(f"{fault}: it has no effect." for _, fault in missing_columns(strategy, state))
         if len(kept) < len(view):
             probabilities, sources = probabilities[kept], sources[kept]
             view = state.view(rows)
@@ -438,7 +441,9 @@ class BatchPlanner:
         # A rule that sets its own rounds needs that much per prompt to begin; else the quota's least.
         own_rounds = stopping.sets_rounds
         least = int(one_round[0]) if own_rounds else quota.least
-        budget = rollout_budget or (stopping.most_rollouts(one_round) if own_rounds else default)
+        if own_rounds and not equal_quotas:
+            default = stopping.most_rollouts(one_round)
+        budget = rollout_budget or max(default, least)
         if budget < least:
             raise InvalidArgument(
                 "BUDGET_TOO_SMALL",
@@ -454,15 +459,12 @@ class BatchPlanner:
             )
             view = self._state.view(view.rows[kept], gradient_norms=quota.uses_gradient_norms)
         rows = view.rows
+        if equal_quotas:
+            quotas = self._equal_quotas(len(rows), budget, least, notes)
+            # All of it at once: a rule that wants more later is granted nothing.
+            return rows, quotas, int(quotas.sum()), kept
         if own_rounds:
             return rows, stopping.first_round(np.full(len(rows), least, dtype=np.int32)), budget, kept
-        if equal_quotas:
-            size = min(max(budget // len(rows), quota.least), quota.most)
-            if size * len(rows) < budget:
-                notes.append(
-                    f"equal_quotas: {size} rollouts each, {budget - size * len(rows)} of the budget unspent."
-                )
-            return rows, np.full(len(rows), size, dtype=np.int32), budget, kept
         spendable = min(budget, quota.most * len(rows))
         if spendable < budget:
             notes.append(
@@ -471,6 +473,24 @@ class BatchPlanner:
             )
         quotas = quota.allot(view, spendable)
         return rows, stopping.first_round(quotas), budget, kept
+
+    def _equal_quotas(self, prompts: int, budget: int, least: int, notes: list[str]) -> NDArray[np.int32]:
+        quota, stopping = self._state.strategy.quota, self._state.strategy.stopping
+        most = max(least, 4096) if stopping.sets_rounds else quota.most
+        size = min(max(budget // prompts, least), most)
+        overruled = [
+            f"{kind} {part.registered_name} is overruled"
+            for kind, part, told_apart in (
+                ("quota", quota, quota.varies and not stopping.sets_rounds),
+                ("stopping rule", stopping, stopping.asks_for_more),
+            )
+            if told_apart
+        ]
+        if size * prompts < budget:
+            overruled.append(f"{budget - size * prompts} of the budget unspent")
+        if overruled:
+            notes.append(f"equal_quotas: {size} rollouts each, once; {', '.join(overruled)}.")
+        return np.full(prompts, size, dtype=np.int32)
 
 
 def _within(sizes_K: NDArray[Any], shares_K: NDArray[np.float64], count: int) -> NDArray[np.int64]:

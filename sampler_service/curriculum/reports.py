@@ -307,6 +307,7 @@ def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed
         uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready)),
         policy_step=machine.state.policy_step,
         steps_since_grant=machine.state.policy_step - lease.policy_step,
+        single_round=lease.budget <= int(lease.quotas.sum()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sampler_service.curriculum.clusters import CLUSTERS, ClusterShares
+from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.curriculum.parts import Registry, validated
@@ -81,6 +82,8 @@ class Strategy(BaseModel):
     """When a prompt has had enough."""
     clusters: ClusterShares | None = None
     """How groups of prompts share a batch; None: they are not told apart."""
+    equal_quotas: bool = False
+    """The trainer cannot vary the group size: parts that would are refused."""
     exploration: float = Field(default=0.1, ge=0, le=1)
     """Share of every batch that goes to unseen, then to least recently visited prompts."""
     rollouts_per_prompt: int = Field(default=8, ge=1, le=4096)
@@ -104,7 +107,7 @@ class Strategy(BaseModel):
     @field_validator("clusters", mode="before")
     @classmethod
     def _parse_clusters(cls, value: object) -> object:
-        return value if value is None or value == {} else CLUSTERS.parse(value, "strategy.clusters")
+        return None if value in (None, {}, "none") else CLUSTERS.parse(value, "strategy.clusters")
 
     @field_validator("estimator", mode="before")
     @classmethod
@@ -140,7 +143,8 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
     """The strategy of a preset with parts of it replaced.
 
     A part given in `overrides` replaces the preset's part of the same name whole, except
-    `estimator`, whose fields are replaced one by one.
+    `estimator`, whose fields are replaced one by one. `predictor` is another name for
+    `estimator.shared_evidence`.
 
     Raises:
         InvalidArgument: unknown preset, part or parameter, or a combination that cannot work.
@@ -157,5 +161,28 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
     values: dict[str, Any] = {**PRESETS[name], **overrides}
     estimator = overrides.get("estimator", {})
     if isinstance(estimator, Mapping):
-        values["estimator"] = {**PRESETS[name].get("estimator", {}), **estimator}
-    return validated(Strategy, values, "strategy")
+        values["estimator"] = {
+            **PRESETS[name].get("estimator", {}),
+            **estimator,
+            **_predictor(values, estimator),
+        }
+    strategy = validated(Strategy, values, "strategy")
+    check_combination(strategy)
+    return strategy
+
+
+def _predictor(values: dict[str, Any], estimator: Mapping[str, Any]) -> dict[str, SharedEvidence]:
+    """Takes `predictor` out of the values of a strategy: what it says of the estimator asked for."""
+    predictor = values.pop("predictor", None)
+    if predictor in (None, {}):
+        return {}
+    model = SHARED_EVIDENCE.parse(predictor, "strategy.predictor")
+    given = estimator.get("shared_evidence")
+    if given is not None and SHARED_EVIDENCE.parse(given, "strategy.estimator.shared_evidence") != model:
+        raise InvalidArgument(
+            "IMPOSSIBLE_COMBINATION",
+            "strategy.predictor and strategy.estimator.shared_evidence are two names for one part, and"
+            " name different models. Give one of them.",
+            "strategy.predictor",
+        )
+    return {"shared_evidence": model}

@@ -13,6 +13,7 @@ import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.combinations import check_pool
 from sampler_service.curriculum.errors import (
     Aborted,
     AlreadyExists,
@@ -216,6 +217,10 @@ class ReplicaHost:
                 etag=request.etag,
             ),
         )
+        replica = await self._reading(request.curriculum_id)
+        if replica.machine.recall(event) is None:
+            # Not in the fold: a log must fold as it did when its strategies were set.
+            check_pool(strategy, replica.state)
         replica, outcome = await self._mutate(request.curriculum_id, event)
         return pb.UpdateCurriculumResponse(
             curriculum=curriculum_message(replica.state), duplicate=outcome.duplicate

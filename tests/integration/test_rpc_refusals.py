@@ -71,6 +71,8 @@ async def test_an_unknown_prompt_is_not_found_when_read_and_rejected_when_report
         ({"exploration": 1.5}, None, "strategy.exploration"),
         ({"exploration": "NaN"}, None, "strategy.exploration"),
         ({"estimator": {"prior": [0, 1]}}, None, "strategy.estimator.prior"),
+        ({"predictor": {"oracle": {}}}, None, "strategy.predictor"),
+        ({"preset": "cures", "equal_quotas": True}, "IMPOSSIBLE_COMBINATION", "strategy.quota"),
     ],
 )
 async def test_a_strategy_that_cannot_be_is_refused_with_the_field_at_fault(
@@ -121,6 +123,18 @@ async def test_a_stale_etag_is_refused(service: RunningService) -> None:
         "FAILED_PRECONDITION",
         "ETAG_MISMATCH",
         "etag",
+    )
+
+
+async def test_a_strategy_that_needs_what_no_prompt_has_is_refused(service: RunningService) -> None:
+    await pool(service.stub)
+    request = pb.UpdateCurriculumRequest(
+        request_id=new_id(), curriculum_id="math", strategy=pb.Strategy(preset="hard-examples")
+    )
+    assert (await refused(service.stub.UpdateCurriculum(request))).said == (
+        "FAILED_PRECONDITION",
+        "MISSING_COLUMNS",
+        "strategy.proposal",
     )
 
 

@@ -140,6 +140,7 @@ class Strategy(_message.Message):
     ROLLOUTS_PER_PROMPT_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """Name of a preset; empty means the service's default, `frontier`."""
     exploration: _builtins.float
@@ -150,6 +151,8 @@ class Strategy(_message.Message):
     """How long a batch stays leased."""
     max_staleness: _builtins.int
     """A report whose policy is more versions behind than this is no evidence."""
+    equal_quotas: _builtins.bool
+    """The trainer cannot vary the group size: parts that would are refused."""
     @_builtins.property
     def estimator(self) -> _struct_pb2.Struct:
         """How a prompt's pass rate is estimated: decay, prior, success_threshold,
@@ -174,7 +177,9 @@ class Strategy(_message.Message):
 
     @_builtins.property
     def predictor(self) -> _struct_pb2.Struct:
-        """Pass rates predicted for prompts that were never rolled out."""
+        """Pass rates predicted for prompts that were never rolled out: another name for
+        estimator.shared_evidence, which is where answers have it.
+        """
 
     def __init__(
         self,
@@ -190,11 +195,14 @@ class Strategy(_message.Message):
         rollouts_per_prompt: _builtins.int | None = ...,
         lease_seconds: _builtins.float | None = ...,
         max_staleness: _builtins.int | None = ...,
+        equal_quotas: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__equal_quotas: _TypeAlias = _typing.Literal["equal_quotas"]  # noqa: Y015
+    _WhichOneofArgType__equal_quotas: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas"]  # noqa: Y015
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
     _WhichOneofReturnType__lease_seconds: _TypeAlias = _typing.Literal["lease_seconds"]  # noqa: Y015
@@ -203,6 +211,8 @@ class Strategy(_message.Message):
     _WhichOneofArgType__max_staleness: _TypeAlias = _typing.Literal["_max_staleness", b"_max_staleness"]  # noqa: Y015
     _WhichOneofReturnType__rollouts_per_prompt: _TypeAlias = _typing.Literal["rollouts_per_prompt"]  # noqa: Y015
     _WhichOneofArgType__rollouts_per_prompt: _TypeAlias = _typing.Literal["_rollouts_per_prompt", b"_rollouts_per_prompt"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__equal_quotas) -> _WhichOneofReturnType__equal_quotas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exploration) -> _WhichOneofReturnType__exploration | None: ...
     @_typing.overload

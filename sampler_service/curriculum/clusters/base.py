@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,8 @@ class ClusterGroups:
 
 class ClusterShares(Part):
     """Says what share of a batch each cluster gets. State is `memory`, which `observe` and `advance` change."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clusters",)
 
     floor: float = Field(default=0.1, ge=0, lt=1)
     """Share of the batch spread evenly over all clusters that have prompts (ours)."""

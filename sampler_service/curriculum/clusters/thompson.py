@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sampler_service.curriculum.clusters.base import ClusterGroups, ClusterShares, Memory, grown, with_floor
 from sampler_service.curriculum.views import Moment
@@ -23,6 +23,14 @@ class ThompsonClusters(ClusterShares):
 
     prior: tuple[float, float] = (1.0, 1.0)
     """α0, β0 of each cluster."""
+
+    @field_validator("prior")
+    @classmethod
+    def _positive(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not min(value) > 0:
+            raise ValueError("both entries must be positive")
+        return value
+
     factor: float = Field(default=0.9, gt=0, le=1)
     """Discount of a cluster's counts at each policy step (ours)."""
 

@@ -35,6 +35,8 @@ class Decay(Part):
 
     resets_on_iteration: ClassVar[bool] = False
     """Evidence returns to nothing when an iteration starts."""
+    ages: ClassVar[bool] = True
+    """Evidence loses weight between iterations."""
 
     def at_visit(self, times: VisitTimes) -> NDArray[np.float64] | float:
         """Factor applied once, just before a visit's counts are added."""

@@ -13,6 +13,7 @@ class IterationReset(Decay):
     """All estimates back to the prior when an iteration starts; nothing ages within one."""
 
     resets_on_iteration: ClassVar[bool] = True
+    ages: ClassVar[bool] = False
 
     def at_visit(self, times: VisitTimes) -> float:
         """Nothing ages within an iteration."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -17,6 +19,8 @@ class Hardest(ScoredProposal):
 
     Prompts without a reference rate are not among them. When the pool has none at all, every prompt is.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("reference_pass_rates",)
 
     fraction: float = Field(default=0.1, gt=0, le=1)
     """f."""

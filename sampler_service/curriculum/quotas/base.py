@@ -27,6 +27,8 @@ class Quota(Part):
     """Most rollouts per prompt."""
 
     uses_gradient_norms: ClassVar[bool] = False
+    varies: ClassVar[bool] = True
+    """Tells prompts apart."""
     exact: ClassVar[bool] = True
     """Quotas sum to the budget; else they may stay below it."""
 

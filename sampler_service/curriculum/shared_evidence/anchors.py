@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class Anchors(SharedEvidence):
     The capability is measured over all groups of a policy step and averaged over steps. Prompts without
     both anchors, and all prompts before the first step has ended, share none.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("anchor_pass_rates",)
 
     strength: float = Field(default=16.0, gt=0)
     """Pseudo-rollouts of a prediction."""

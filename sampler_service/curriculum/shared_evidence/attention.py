@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.predictors.platt import calibrated, fit_platt
@@ -43,6 +43,8 @@ class Attention(SharedEvidence):
     scale and bias, refitted at each policy step on predictions that leave the reference itself out.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("embeddings",)
+
     references: int = Field(default=256, ge=8, le=4096)
     """K: prompts in the reference set."""
     strength: float = Field(default=8.0, gt=0)
@@ -51,6 +53,12 @@ class Attention(SharedEvidence):
     """Divides q·r; 0 is √d as in the paper, whose embeddings were trained for it. Unit vectors want 0.05."""
     minimum: int = Field(default=16, ge=2)
     """References below which nothing is predicted (ours)."""
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.minimum > self.references:
+            raise ValueError(f"minimum = {self.minimum} must not exceed references = {self.references}")
+        return self
 
     def _scale(self, dim: int) -> float:
         return 1.0 / (self.temperature or np.sqrt(dim))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ class ClusterPrior(SharedEvidence):
     With n discounted rollouts of the cluster at pass rate p, a prompt starts from s·n/(n + s)
     pseudo-rollouts at p: nothing while nothing is known, at most s. Prompts without a cluster share none.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("clusters",)
 
     strength: float = Field(default=4.0, gt=0)
     """s: the most pseudo-rollouts a prompt gets from its cluster."""

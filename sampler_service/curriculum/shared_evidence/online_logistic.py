@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class OnlineLogistic(SharedEvidence):
     rates, the main directions of the embeddings. Their third loss needs token log-probabilities, which a
     report does not carry. AdaGrad, full batch, so that a fold is deterministic.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("embeddings", "reference_pass_rates", "anchor_pass_rates")
 
     strength: float = Field(default=8.0, gt=0)
     """Pseudo-rollouts of a prediction (ours)."""

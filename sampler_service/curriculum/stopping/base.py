@@ -39,6 +39,8 @@ class SlotTallies:
     """How often the policy has advanced."""
     steps_since_grant: int = 0
     """How many of those advances came after the batch was granted."""
+    single_round: bool = False
+    """The whole budget was granted in the first round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ class Stopping(Part):
     """Needs `expected_variances`; they are zero for rules that do not."""
     waits_for_batch: ClassVar[bool] = False
     """Decide only once every prompt of the batch has its rollouts back, to compare them."""
+
+    asks_for_more: ClassVar[bool] = True
+    """May answer SAMPLE_MORE, so that prompts end with different numbers of rollouts."""
 
     @property
     def sets_rounds(self) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import numpy as np
@@ -45,6 +46,10 @@ class Pilot(Stopping):
     def _ordered(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low = {self.low} must not exceed high = {self.high}")
+        if math.ceil(self.low * self.pilot) > math.floor(self.high * self.pilot):
+            raise ValueError(
+                f"no pilot of {self.pilot} rollouts can have a pass rate in [{self.low}, {self.high}]"
+            )
         return self
 
     @property
@@ -75,5 +80,6 @@ class Pilot(Stopping):
             np.where(dropped, 0, tallies.positives).astype(np.int32),
             np.where(dropped, 0, tallies.negatives).astype(np.int32),
             priorities=-np.abs(rate - 0.5),
-            unfunded=DROP,
+            # Where there never was a budget for commitments, the pilot is what there is to train on.
+            unfunded=DONE if tallies.single_round else DROP,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sampler_service.curriculum.stopping.base import DONE, SAMPLE_MORE, Decision, SlotTallies, Stopping
 
@@ -20,6 +22,14 @@ class Positives(Stopping):
     """k: 1 in the authors' code, 4 in their write-up."""
     max_rounds: int = Field(default=4, ge=1, le=256)
     """Rounds per prompt, the first included."""
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.wanted > self.round * self.max_rounds:
+            raise ValueError(
+                f"wanted = {self.wanted} must not exceed round * max_rounds = {self.round * self.max_rounds}"
+            )
+        return self
 
     def first_round(self, quotas: NDArray[np.int32]) -> NDArray[np.int32]:
         """One round for everyone."""

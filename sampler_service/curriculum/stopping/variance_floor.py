@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -13,6 +15,8 @@ __all__ = ["VarianceFloor"]
 
 class VarianceFloor(Stopping):
     """Rolls out the quota once; keeps the group iff its variance score is at least κ."""
+
+    asks_for_more: ClassVar[bool] = False
 
     threshold: float = Field(default=0.8, ge=0, le=1)
     """κ after the first steps."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -16,6 +18,8 @@ class ZeroVariance(Stopping):
     The batch is refilled by drawing again, at most `max_gen_rounds` times; when that is exhausted, training
     goes on with what there is. `oversample` draws some of the refill at once.
     """
+
+    asks_for_more: ClassVar[bool] = False
 
     max_gen_rounds: int = Field(default=10, ge=1, le=1000)
     """Batches a trainer draws at most to fill one update."""
