@@ -14,6 +14,7 @@ from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.learner.lora import add_lora
 from trainer_client.learner.policy import Policy, UpdateSettings
+from trainer_client.learner.replay import ReplayBuffer
 from trainer_client.loop import Reporter, Trainer
 from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import load_model
@@ -72,6 +73,21 @@ def update_settings(config: TrainConfig) -> UpdateSettings:
         share_prompts=not learner.gradient_checkpointing,
         recompute_log_probs=learner.recompute_log_probs,
         importance_cap=learner.importance_cap,
+        replay_importance_cap=config.replay.importance_cap,
+    )
+
+
+def build_replay(config: TrainConfig) -> ReplayBuffer:
+    """The replay buffer, empty."""
+    replay = config.replay
+    return ReplayBuffer(
+        replay.method,
+        replay.capacity_groups,
+        max_age_steps=replay.max_age_steps,
+        max_replays=replay.max_replays,
+        priority_exponent=replay.priority_exponent,
+        priority_decay=replay.priority_decay,
+        seed=config.seed,
     )
 
 
@@ -135,6 +151,7 @@ def build_trainer(
         stop,
         stop_strings=pool.stop,
         success_threshold=success_threshold,
+        replay=build_replay(config) if config.replay.share > 0 else None,
     )
 
 

@@ -11,14 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainer_client.learner.policy import Policy
+from trainer_client.learner.replay import ReplayBuffer
 from trainer_client.trainer_errors import CheckpointError
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.pt"
 MODEL_FOLDER = "policy"
+REPLAY_FILE = "replay.npz"
 FORMAT = 1
 
 
@@ -53,7 +56,7 @@ class CheckpointStore:
         names = [p.name for p in self.directory.iterdir() if (p / STATE_FILE).exists()]
         return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
-    def save(self, policy: Policy, state: RunState) -> Path:
+    def save(self, policy: Policy, state: RunState, replay: ReplayBuffer | None = None) -> Path:
         """Writes a checkpoint and removes the oldest beyond `keep`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
@@ -63,6 +66,8 @@ class CheckpointStore:
                 {"optimizer": policy.optimizer.state_dict(), "random": torch.get_rng_state()},
                 work / OPTIMIZER_FILE,
             )
+            if replay is not None:
+                np.savez(work / REPLAY_FILE, allow_pickle=False, **replay.export())
             (work / STATE_FILE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
             target = self.path(state.step)
             # Training the same step again after a resume replaces what was there.
@@ -95,8 +100,11 @@ class CheckpointStore:
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
-    def load(self, policy: Policy, step: int) -> RunState:
-        """Puts a checkpoint's weights, optimizer and random state in place."""
+    def load(self, policy: Policy, step: int, replay: ReplayBuffer | None = None) -> RunState:
+        """Puts a checkpoint's weights, optimizer, random state and replay buffer in place.
+
+        A buffer of which the checkpoint knows nothing stays as it is.
+        """
         state = self.read_state(step)
         folder = self.path(step)
         try:
@@ -104,6 +112,9 @@ class CheckpointStore:
             kept = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
             policy.optimizer.load_state_dict(kept["optimizer"])
             torch.set_rng_state(kept["random"])
+            if replay is not None and (folder / REPLAY_FILE).exists():
+                with np.load(folder / REPLAY_FILE, allow_pickle=False) as arrays:
+                    replay.restore(dict(arrays))
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder}: does not fit this run's model: {error}; was lora or model changed since?"

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from trainer_client.learner.advantages import Estimator
 from trainer_client.learner.losses import Aggregation, Ratio
+from trainer_client.learner.replay import ReplayMethod
 from trainer_client.settings import Settings
 from trainer_client.tasks.settings import TaskConfig
 from trainer_client.trainer_errors import ConfigError
@@ -170,6 +171,27 @@ class LearnerConfig(Settings):
     """Steps with an exploded KL or a gradient that is not finite before the run ends."""
 
 
+class ReplayConfig(Settings):
+    """Training again on rollouts of earlier steps."""
+
+    share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a batch's groups that is replayed, as far as there are any; so many fewer are sampled."""
+    method: ReplayMethod = "fifo"
+    """`fifo` (DOTS), `least_replayed` (BufferStore), or `priority` (ours): what is drawn, what leaves."""
+    capacity_groups: int = Field(default=512, ge=1)
+    """Groups kept; the newest of each prompt."""
+    max_age_steps: int | None = Field(default=None, ge=1)
+    """Groups that are older leave; null: no limit."""
+    max_replays: int | None = Field(default=None, ge=1)
+    """Groups replayed so often leave; null: no limit."""
+    priority_exponent: float = Field(default=1.0, ge=0)
+    """`priority`: how sharply it prefers large advantages; 0: not at all."""
+    priority_decay: float = Field(default=0.99, gt=0, le=1)
+    """`priority`: what a step takes from a group's priority."""
+    importance_cap: float | None = Field(default=None, gt=0)
+    """Largest weight of a token that is now likelier than when it was sampled; null: none, as in DOTS."""
+
+
 class EvaluationConfig(Settings):
     """Accuracy on prompts that are never trained on."""
 
@@ -219,6 +241,8 @@ class TrainConfig(Settings):
     """What the learner adds to the verdicts."""
     learner: LearnerConfig = LearnerConfig()
     """How rewards become an update."""
+    replay: ReplayConfig = ReplayConfig()
+    """Training again on rollouts of earlier steps."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """When and how the held-out prompts are tried."""
     checkpoint: CheckpointConfig = CheckpointConfig()

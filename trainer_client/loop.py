@@ -16,6 +16,8 @@ from trainer_client.evaluation import Evaluation, evaluate
 from trainer_client.exceptions import CurriculumError
 from trainer_client.learner.advantages import is_mixed
 from trainer_client.learner.policy import Policy, UpdateMetrics
+from trainer_client.learner.replay import ReplayBuffer, StoredGroup
+from trainer_client.learner.samples import Sample
 from trainer_client.metrics import Metrics, MetricsLog
 from trainer_client.rollouts import RolloutEngine, SamplingParams
 from trainer_client.rounds import CollectedBatch, ReadPrompt, collect, round_seed
@@ -76,6 +78,7 @@ class Trainer:
         *,
         stop_strings: tuple[str, ...] = (),
         success_threshold: float = 0.5,
+        replay: ReplayBuffer | None = None,
     ) -> None:
         self.config = config
         self.service = service
@@ -88,6 +91,7 @@ class Trainer:
         self.reporter = reporter
         self.stop = stop
         self.success_threshold = success_threshold
+        self.replay = replay
         self.sampling = SamplingParams(
             config.rollouts.temperature, config.rollouts.top_p, config.rollouts.max_tokens, stop_strings
         )
@@ -105,7 +109,7 @@ class Trainer:
 
         Raises CheckpointError, or the service's error when it does not know the curriculum's checkpoint.
         """
-        state = self.checkpoints.load(self.policy, self.checkpoints.latest())
+        state = self.checkpoints.load(self.policy, self.checkpoints.latest(), self.replay)
         receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
         self.step = self._saved_step = state.step
         self.rollouts, self.tokens = state.rollouts, state.tokens
@@ -151,18 +155,20 @@ class Trainer:
             self.rollouts,
             self.tokens,
         )
-        self.checkpoints.save(self.policy, state)
+        self.checkpoints.save(self.policy, state, self.replay)
         self._saved_step = self.step
 
     def _train_step(self) -> Metrics | None:
         """One batch; None when a stop was asked for before its update."""
         watch = Stopwatch()
         curriculum = self.config.curriculum
+        replays = self._planned_replays()
+        fresh = curriculum.batch_size - replays
         with watch.phase("service"):
             batch = self.service.next_batch(
                 self.config.curriculum_id,
-                batch_size=curriculum.batch_size,
-                rollout_budget=curriculum.rollout_budget,
+                batch_size=fresh,
+                rollout_budget=round(curriculum.rollout_budget * fresh / curriculum.batch_size),
                 policy_version=self.step,
                 equal_quotas=curriculum.equal_quotas,
                 run_id=self.run_id,
@@ -199,8 +205,9 @@ class Trainer:
             shaping=self.config.rewards,
             max_tokens=self.sampling.max_tokens,
         )
+        replayed = self._replayed(samples, replays)
         with watch.phase("update"):
-            update = self.policy.update(samples)
+            update = self.policy.update(samples + [sample for group in replayed for sample in group.samples])
         with watch.phase("kl"):
             kl = 0.0 if update.skipped else self.policy.mean_kl(samples)
         self.step += 1
@@ -212,7 +219,27 @@ class Trainer:
         with watch.phase("sync"):
             self._publish_policy()
         self._log_samples(collected)
-        return self._metrics(collected, update, kl, len(samples), watch)
+        metrics = self._metrics(collected, update, kl, len(samples), watch)
+        if self.replay is not None:
+            ages = [self.step - 1 - group.step for group in replayed]
+            metrics["replay/groups"] = float(len(replayed))
+            metrics["replay/mean_age_steps"] = _mean(np.array(ages))
+            metrics["replay/size"] = float(len(self.replay))
+        return metrics
+
+    def _planned_replays(self) -> int:
+        if self.replay is None:
+            return 0
+        wanted = int(self.config.replay.share * self.config.curriculum.batch_size)
+        return min(wanted, self.replay.available(self.step))
+
+    def _replayed(self, samples: Sequence[Sample], count: int) -> list[StoredGroup]:
+        """Groups of earlier batches to train on with this one, which then enters the buffer itself."""
+        if self.replay is None:
+            return []
+        drawn = self.replay.draw(count, self.step)
+        self.replay.add(samples, self.step)
+        return drawn
 
     def _check_known(self, batch: Batch) -> None:
         unknown = [prompt_id for prompt_id in batch.prompt_ids if prompt_id not in self.prompts]

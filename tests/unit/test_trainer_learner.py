@@ -211,6 +211,8 @@ def test_the_kl_term_pulls_towards_the_reference() -> None:
 
 def test_importance_weights_are_truncated() -> None:
     found = truncated_importance(
-        torch.tensor([[-1.0, -1.0]]), torch.tensor([[-3.0, -0.5]]), torch.ones(1, 2), cap=2.0
+        torch.tensor([[-1.0, -1.0], [-1.0, -1.0]]),
+        torch.tensor([[-3.0, -0.5], [-3.0, -0.5]]),
+        torch.tensor([[2.0], [math.inf]]),
     )
-    np.testing.assert_allclose(found, [[2.0, math.exp(-0.5)]], rtol=1e-6)
+    np.testing.assert_allclose(found, [[2.0, math.exp(-0.5)], [math.exp(2.0), math.exp(-0.5)]], rtol=1e-6)

@@ -94,8 +94,11 @@ def token_weights(
 
 
 def truncated_importance(
-    learner_log_probs_R_T: Tensor, engine_log_probs_R_T: Tensor, mask_R_T: Tensor, cap: float
+    learner_log_probs_R_T: Tensor, behaviour_log_probs_R_T: Tensor, cap_R_1: Tensor | float
 ) -> Tensor:
-    """min(π_learner / π_engine, cap) per token: corrects for an engine that computes differently."""
-    ratio = torch.exp(((learner_log_probs_R_T - engine_log_probs_R_T) * mask_R_T).clamp(max=20.0))
-    return ratio.clamp(max=cap).detach()
+    """min(π_learner / π_behaviour, cap) per token; a constant.
+
+    Corrects for samples of an engine that computes differently, or of an earlier policy.
+    """
+    ratio = torch.exp((learner_log_probs_R_T - behaviour_log_probs_R_T).clamp(max=20.0))
+    return torch.minimum(ratio, torch.as_tensor(cap_R_1, device=ratio.device, dtype=ratio.dtype)).detach()

@@ -1,4 +1,10 @@
-"""The policy that learns: one optimizer update per batch of samples, in micro-batches."""
+"""The policy that learns: one optimizer update per batch of samples, in micro-batches.
+
+Replayed samples are clipped as in DOTS (arXiv 2506.05316): with r = π/μ, μ the policy that made
+them, and r_old = π_old/μ, π_old the policy before this update, the surrogate is
+min(r A, clip(r, r_old (1 - ε), r_old (1 + ε)) A). Since r = r_old · π/π_old that is r_old times PPO's
+surrogate in π/π_old, and so computed: π_old is the learner's own, r_old an importance weight.
+"""
 
 import math
 from collections.abc import Sequence
@@ -40,6 +46,7 @@ class UpdateSettings:
     share_prompts: bool = True
     recompute_log_probs: bool = False
     importance_cap: float = 2.0
+    replay_importance_cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +135,30 @@ class Policy:
         return values
 
     def _old_log_probs(self, part: Sequence[Sample]) -> Tensor | None:
-        """The learner's own log-probs before the update, where the engine's are not to be trusted."""
-        if not self.settings.recompute_log_probs:
+        """The learner's own log-probs before the update, where the samples' are another policy's."""
+        if not self.settings.recompute_log_probs and not any(sample.replayed for sample in part):
             return None
         with torch.no_grad():
             return self.log_probs(part).log_probs
+
+    def _correction(
+        self, part: Sequence[Sample], behaviour_R_T: Tensor, recomputed_R_T: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Old log-probs [R, T], and importance weights where they are not those that were sampled from."""
+        if recomputed_R_T is None:
+            return behaviour_R_T, None
+        settings = self.settings
+        always = settings.recompute_log_probs
+        device = behaviour_R_T.device
+        corrected_R = torch.tensor([always or sample.replayed for sample in part], device=device)[:, None]
+        fresh_cap = settings.importance_cap
+        replay_cap = settings.replay_importance_cap or math.inf
+        caps_R = torch.tensor(
+            [replay_cap if sample.replayed else fresh_cap for sample in part], device=device
+        )
+        old_R_T = torch.where(corrected_R, recomputed_R_T, behaviour_R_T)
+        # Where nothing is corrected the two are the same, and their ratio 1.
+        return old_R_T, truncated_importance(old_R_T, behaviour_R_T, caps_R[:, None])
 
     def _reference(self, part: Sequence[Sample]) -> Tensor | None:
         if self.settings.kl_coefficient <= 0:
@@ -153,10 +179,10 @@ class Policy:
         for part, recomputed in zip(self._parts(useful), old, strict=True):
             reference = self._reference(part)
             now = self.log_probs(part)
-            behaviour = self._behaviour(part, now.mask)
+            old_log_probs, importance = self._correction(part, self._behaviour(part, now.mask), recomputed)
             terms = clipped_policy_loss(
                 now.log_probs,
-                behaviour if recomputed is None else recomputed,
+                old_log_probs,
                 torch.tensor([s.advantage for s in part], device=now.mask.device, dtype=torch.float32),
                 now.mask,
                 token_weights(
@@ -169,9 +195,7 @@ class Policy:
                 ratio=settings.ratio,
                 clip_low=settings.clip_low,
                 clip_high=settings.clip_high,
-                importance_R_T=None
-                if recomputed is None
-                else truncated_importance(recomputed, behaviour, now.mask, settings.importance_cap),
+                importance_R_T=importance,
                 reference_log_probs_R_T=reference,
                 kl_coefficient=settings.kl_coefficient,
             )

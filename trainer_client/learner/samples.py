@@ -9,6 +9,7 @@ class Sample:
     """One rollout to train on.
 
     behaviour_log_probs: per completion token, from the engine that sampled it.
+    replayed: made by an earlier policy and trained on before.
     """
 
     prompt_id: str
@@ -16,6 +17,7 @@ class Sample:
     completion_token_ids: tuple[int, ...]
     behaviour_log_probs: tuple[float, ...]
     advantage: float
+    replayed: bool = False
 
 
 def micro_batches(samples: Sequence[Sample], max_tokens: int) -> Iterator[list[Sample]]:
