@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler_service.curriculum.allotment import allot
+from sampler_service.curriculum.cluster_draw import draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.exploration import ExplorationQueue
@@ -15,7 +17,6 @@ from sampler_service.curriculum.grants import EXPLORATION, PROPOSAL
 from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
 from sampler_service.curriculum.state import CurriculumState
-from sampler_service.curriculum.views import PromptView
 from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
 
@@ -294,7 +295,7 @@ class BatchPlanner:
         rows, probabilities, sources = self._draw(wanted, notes)
         view = state.view(rows, gradient_norms=strategy.quota.uses_gradient_norms)
         equal_quotas = equal_quotas or strategy.equal_quotas
-        rows, quotas, budget, kept = self._allot(view, rollout_budget, equal_quotas, probabilities, notes)
+        rows, quotas, budget, kept = allot(state, view, rollout_budget, equal_quotas, probabilities, notes)
         notes.extend(f"{fault}: it has no effect." for _, fault in missing_columns(strategy, state))
         if len(kept) < len(view):
             probabilities, sources = probabilities[kept], sources[kept]
@@ -389,116 +390,11 @@ class BatchPlanner:
 
     def _draw_weighted(self, pool: WeightedPool, count: int, excluded: NDArray[Any]) -> Draw:
         """From the whole pool, or so many from each cluster as its share of the batch says."""
-        state = self._state
-        clusters = state.strategy.clusters
-        if clusters is None or not state.cluster_names:
+        if self._state.strategy.clusters is None or not self._state.cluster_names:
             return pool.draw(count, self._rng, excluded)
-        labels = state.table.column("clusters")
-        free = pool.positive_rows()
-        free = free[~np.isin(free, excluded)]
-        # Prompts without a cluster are one more, which shares evenly.
-        groups = np.where(labels[free] >= 0, labels[free], len(state.cluster_names))
-        sizes = np.bincount(groups, minlength=len(state.cluster_names) + 1)
-        shares = clusters.shares(sizes[:-1], state.cluster_memory, state.moment(), self._rng)
-        if sizes[-1]:
-            apart = sizes[-1] / sizes.sum()
-            shares = np.append(shares * (1.0 - apart), apart)
-        else:
-            shares = np.append(shares, 0.0)
-        counts = _within(sizes, shares * count, count)
-        rows, odds = [], []
-        for group in np.flatnonzero(counts).tolist():
-            members = free[groups == group]
-            weights = pool.weights_of(members)
-            draw = WeightedPool(weights).draw(int(counts[group]), self._rng)
-            rows.append(members[draw.rows_B])
-            odds.append(draw.probabilities_B * shares[group])
-        if not rows:
-            return Draw(np.zeros(0, dtype=np.int64), np.zeros(0))
-        return Draw(np.concatenate(rows), np.concatenate(odds))
+        return draw_by_cluster(self._state, pool, count, excluded, self._rng)
 
     def _score(self, proposal: ScoredProposal, candidates: NDArray[Any]) -> NDArray[np.float64]:
         state = self._state
         scores = proposal.scores(state.view(candidates), state.moment(), self._rng)
         return np.where(np.isnan(scores), -np.inf, scores)
-
-    # -- allotting -------------------------------------------------------------
-
-    def _allot(
-        self,
-        view: PromptView,
-        rollout_budget: int,
-        equal_quotas: bool,
-        probabilities: NDArray[np.float64],
-        notes: list[str],
-    ) -> tuple[NDArray[Any], NDArray[np.int32], int, NDArray[Any]]:
-        """Rows kept, quotas of the first round, budget of all rounds, and which slots were kept."""
-        strategy = self._state.strategy
-        quota, stopping = strategy.quota, strategy.stopping
-        kept = np.arange(len(view))
-        default = len(view) * strategy.rollouts_per_prompt
-        one_round = stopping.first_round(np.full(len(view), strategy.rollouts_per_prompt, dtype=np.int32))
-        # A rule that sets its own rounds needs that much per prompt to begin; else the quota's least.
-        own_rounds = stopping.sets_rounds
-        least = int(one_round[0]) if own_rounds else quota.least
-        if own_rounds and not equal_quotas:
-            default = stopping.most_rollouts(one_round)
-        budget = rollout_budget or max(default, least)
-        if budget < least:
-            raise InvalidArgument(
-                "BUDGET_TOO_SMALL",
-                f"rollout_budget = {budget} is below the {least} rollouts that one prompt needs here"
-                f" ({'stopping' if own_rounds else 'quota'} rule). Ask for more rollouts.",
-                "rollout_budget",
-            )
-        if budget < least * len(view):
-            kept = np.sort(np.argsort(-probabilities, kind="stable")[: budget // least])
-            notes.append(
-                f"rollout_budget {budget} gives {least} rollouts each to {len(kept)} of {len(view)} prompts:"
-                " the least likely ones were dropped."
-            )
-            view = self._state.view(view.rows[kept], gradient_norms=quota.uses_gradient_norms)
-        rows = view.rows
-        if equal_quotas:
-            quotas = self._equal_quotas(len(rows), budget, least, notes)
-            # All of it at once: a rule that wants more later is granted nothing.
-            return rows, quotas, int(quotas.sum()), kept
-        if own_rounds:
-            return rows, stopping.first_round(np.full(len(rows), least, dtype=np.int32)), budget, kept
-        spendable = min(budget, quota.most * len(rows))
-        if spendable < budget:
-            notes.append(
-                f"rollout_budget {budget} exceeds {quota.most} rollouts for each of {len(rows)} prompts:"
-                f" {spendable} are granted."
-            )
-        quotas = quota.allot(view, spendable)
-        return rows, stopping.first_round(quotas), budget, kept
-
-    def _equal_quotas(self, prompts: int, budget: int, least: int, notes: list[str]) -> NDArray[np.int32]:
-        quota, stopping = self._state.strategy.quota, self._state.strategy.stopping
-        most = max(least, 4096) if stopping.sets_rounds else quota.most
-        size = min(max(budget // prompts, least), most)
-        overruled = [
-            f"{kind} {part.registered_name} is overruled"
-            for kind, part, told_apart in (
-                ("quota", quota, quota.varies and not stopping.sets_rounds),
-                ("stopping rule", stopping, stopping.asks_for_more),
-            )
-            if told_apart
-        ]
-        if size * prompts < budget:
-            overruled.append(f"{budget - size * prompts} of the budget unspent")
-        if overruled:
-            notes.append(f"equal_quotas: {size} rollouts each, once; {', '.join(overruled)}.")
-        return np.full(prompts, size, dtype=np.int32)
-
-
-def _within(sizes_K: NDArray[Any], shares_K: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Whole numbers near `shares_K`, at most `sizes_K` each, summing to `count` or to all there is."""
-    count = min(count, int(sizes_K.sum()))
-    counts: NDArray[np.int64] = np.minimum(np.floor(shares_K).astype(np.int64), sizes_K)
-    while (missing := count - int(counts.sum())) > 0:
-        room = counts < sizes_K
-        order = np.argsort(-(shares_K - counts)[room], kind="stable")
-        counts[np.flatnonzero(room)[order[:missing]]] += 1
-    return counts
