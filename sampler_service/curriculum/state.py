@@ -156,8 +156,8 @@ class CurriculumState:
 
     # -- snapshots -----------------------------------------------------------
 
-    def export(self) -> dict[str, NDArray[Any]]:
-        """Copies of everything, as named arrays: what a snapshot holds."""
+    def export(self, *, table: bool = True) -> dict[str, NDArray[Any]]:
+        """Copies of everything, as named arrays: what a snapshot holds. Without `table` all but the prompts."""
         scalars = (
             "curriculum_id", "strategy_json", "preset", "revision", "created_millis", "millis", "epoch",
             "policy_version", "iteration", "visits", "in_flight", "unseen", "cluster_names", "checkpoints",
@@ -168,6 +168,8 @@ class CurriculumState:
             "state.cluster_sums": self.cluster_sums.copy(),
         }
         for prefix, part in _parts(self).items():
+            if prefix == "table" and not table:
+                continue
             arrays |= {f"{prefix}.{name}": array for name, array in part.export().items()}
         for prefix in _MEMORIES:
             arrays |= {f"{prefix}.{name}": array.copy() for name, array in getattr(self, prefix).items()}

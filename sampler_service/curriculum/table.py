@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sampler_service.curriculum.errors import Exhausted
 from sampler_service.curriculum.id_index import IdIndex
 
-__all__ = ["MAX_ID_BYTES", "PromptTable"]
+__all__ = ["MAX_ID_BYTES", "PromptTable", "column_dtype"]
 
 MAX_ID_BYTES: Final = 1024
 _MAX_BLOB_BYTES: Final = 2**32 - 1
@@ -45,6 +45,18 @@ _OPTIONAL: Final[dict[str, tuple[Any, float]]] = {
     "norm_sums_wrong": (np.float32, 0),
     "norm_squares_wrong": (np.float32, 0),
 }
+
+
+def column_dtype(name: str) -> np.dtype[Any]:
+    """Type of a column.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    spec = _COLUMNS.get(name) or _OPTIONAL.get(name)
+    if spec is None:
+        raise ValueError(f"column {name!r} is not one that this release knows")
+    return np.dtype(spec[0])
 
 
 class PromptTable:
@@ -83,6 +95,11 @@ class PromptTable:
 
     def _id_at(self, row: int) -> bytes:
         return self._blob[self._offsets[row] : self._offsets[row + 1]].tobytes()
+
+    def id_bytes(self, start: int, stop: int) -> tuple[bytes, NDArray[np.uint16]]:
+        """Ids of the rows from `start` to `stop`, one after the other, and their lengths."""
+        offsets = self._offsets[start : stop + 1]
+        return self._blob[offsets[0] : offsets[-1]].tobytes(), np.diff(offsets).astype(np.uint16)
 
     def _all_ids(self) -> list[bytes]:
         blob, offsets = self._blob[: self._blob_bytes].tobytes(), self._offsets[: self.size + 1].tolist()
@@ -200,6 +217,11 @@ class PromptTable:
             dtype, fill = _OPTIONAL[name]
             return np.broadcast_to(np.asarray(fill, dtype=dtype), (self.size,))
         return array[: self.size]
+
+    @property
+    def column_names(self) -> list[str]:
+        """Every column that has been written, embeddings and ids apart."""
+        return [*_COLUMNS, *self._optional]
 
     def has(self, name: str) -> bool:
         """Whether an optional column has been written."""

@@ -1268,6 +1268,107 @@ class DeleteCheckpointResponse(_message.Message):
 Global___DeleteCheckpointResponse: _TypeAlias = DeleteCheckpointResponse  # noqa: Y015
 
 @_typing.final
+class ExportCurriculumRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_ID_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    curriculum_id: _builtins.str
+    checkpoint_id: _builtins.str
+    """A kept state; empty: the present one."""
+    min_revision: _builtins.str
+    def __init__(
+        self,
+        *,
+        curriculum_id: _builtins.str = ...,
+        checkpoint_id: _builtins.str = ...,
+        min_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "curriculum_id", b"curriculum_id", "min_revision", b"min_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCurriculumRequest: _TypeAlias = ExportCurriculumRequest  # noqa: Y015
+
+@_typing.final
+class ExportCurriculumResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next piece of the file."""
+    revision: _builtins.str
+    """The state that is exported."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCurriculumResponse: _TypeAlias = ExportCurriculumResponse  # noqa: Y015
+
+@_typing.final
+class ImportCurriculumRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    curriculum_id: _builtins.str
+    """Set on the first piece. Empty: the id that the file names."""
+    request_id: _builtins.str
+    """Set on the first piece."""
+    data: _builtins.bytes
+    """The next piece of the file."""
+    def __init__(
+        self,
+        *,
+        curriculum_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "data", b"data", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCurriculumRequest: _TypeAlias = ImportCurriculumRequest  # noqa: Y015
+
+@_typing.final
+class ImportCurriculumResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_FIELD_NUMBER: _builtins.int
+    DUPLICATE_FIELD_NUMBER: _builtins.int
+    duplicate: _builtins.bool
+    @_builtins.property
+    def curriculum(self) -> Global___Curriculum: ...
+    def __init__(
+        self,
+        *,
+        curriculum: Global___Curriculum | None = ...,
+        duplicate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["curriculum", b"curriculum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum", b"curriculum", "duplicate", b"duplicate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCurriculumResponse: _TypeAlias = ImportCurriculumResponse  # noqa: Y015
+
+@_typing.final
 class PromptFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -109,6 +109,16 @@ class CurriculumServiceStub:
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointRequest.SerializeToString,
                 response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointResponse.FromString,
                 _registered_method=True)
+        self.ExportCurriculum = channel.unary_stream(
+                '/curriculum.v1.CurriculumService/ExportCurriculum',
+                request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumRequest.SerializeToString,
+                response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumResponse.FromString,
+                _registered_method=True)
+        self.ImportCurriculum = channel.stream_unary(
+                '/curriculum.v1.CurriculumService/ImportCurriculum',
+                request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.SerializeToString,
+                response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.FromString,
+                _registered_method=True)
         self.ListPromptStates = channel.unary_unary(
                 '/curriculum.v1.CurriculumService/ListPromptStates',
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesRequest.SerializeToString,
@@ -242,6 +252,22 @@ class CurriculumServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCurriculum(self, request, context):
+        """Writes the whole curriculum as one Parquet file, in pieces: a row per prompt,
+        and beside the rows all else that ImportCurriculum needs to go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCurriculum(self, request_iterator, context):
+        """Makes a curriculum of an exported file, sent in pieces. It goes on where the
+        exported one was, live leases and remembered requests included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPromptStates(self, request, context):
         """Pages through the state of the prompts.
         """
@@ -340,6 +366,16 @@ def add_CurriculumServiceServicer_to_server(servicer, server):
                     servicer.DeleteCheckpoint,
                     request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointRequest.FromString,
                     response_serializer=curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointResponse.SerializeToString,
+            ),
+            'ExportCurriculum': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCurriculum,
+                    request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumRequest.FromString,
+                    response_serializer=curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumResponse.SerializeToString,
+            ),
+            'ImportCurriculum': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportCurriculum,
+                    request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.FromString,
+                    response_serializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.SerializeToString,
             ),
             'ListPromptStates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPromptStates,
@@ -762,6 +798,60 @@ class CurriculumService:
             '/curriculum.v1.CurriculumService/DeleteCheckpoint',
             curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointRequest.SerializeToString,
             curriculum_dot_v1_dot_curriculum__pb2.DeleteCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCurriculum(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/curriculum.v1.CurriculumService/ExportCurriculum',
+            curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumRequest.SerializeToString,
+            curriculum_dot_v1_dot_curriculum__pb2.ExportCurriculumResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCurriculum(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/curriculum.v1.CurriculumService/ImportCurriculum',
+            curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.SerializeToString,
+            curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.FromString,
             options,
             channel_credentials,
             insecure,

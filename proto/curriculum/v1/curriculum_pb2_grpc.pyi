@@ -81,6 +81,14 @@ class CurriculumServiceStub:
     """Lists the kept states, oldest first."""
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.DeleteCheckpointRequest, _curriculum_pb2.DeleteCheckpointResponse]
     """Forgets a kept state."""
+    ExportCurriculum: _grpc.UnaryStreamMultiCallable[_curriculum_pb2.ExportCurriculumRequest, _curriculum_pb2.ExportCurriculumResponse]
+    """Writes the whole curriculum as one Parquet file, in pieces: a row per prompt,
+    and beside the rows all else that ImportCurriculum needs to go on.
+    """
+    ImportCurriculum: _grpc.StreamUnaryMultiCallable[_curriculum_pb2.ImportCurriculumRequest, _curriculum_pb2.ImportCurriculumResponse]
+    """Makes a curriculum of an exported file, sent in pieces. It goes on where the
+    exported one was, live leases and remembered requests included.
+    """
     ListPromptStates: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]
     """Pages through the state of the prompts."""
     GetSummary: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]
@@ -132,6 +140,14 @@ class CurriculumServiceAsyncStub(CurriculumServiceStub):
     """Lists the kept states, oldest first."""
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.DeleteCheckpointRequest, _curriculum_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
     """Forgets a kept state."""
+    ExportCurriculum: _aio.UnaryStreamMultiCallable[_curriculum_pb2.ExportCurriculumRequest, _curriculum_pb2.ExportCurriculumResponse]  # type: ignore[assignment]
+    """Writes the whole curriculum as one Parquet file, in pieces: a row per prompt,
+    and beside the rows all else that ImportCurriculum needs to go on.
+    """
+    ImportCurriculum: _aio.StreamUnaryMultiCallable[_curriculum_pb2.ImportCurriculumRequest, _curriculum_pb2.ImportCurriculumResponse]  # type: ignore[assignment]
+    """Makes a curriculum of an exported file, sent in pieces. It goes on where the
+    exported one was, live leases and remembered requests included.
+    """
     ListPromptStates: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]  # type: ignore[assignment]
     """Pages through the state of the prompts."""
     GetSummary: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]  # type: ignore[assignment]
@@ -270,6 +286,26 @@ class CurriculumServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_curriculum_pb2.DeleteCheckpointResponse, _abc.Awaitable[_curriculum_pb2.DeleteCheckpointResponse]]:
         """Forgets a kept state."""
+
+    @_abc_1.abstractmethod
+    def ExportCurriculum(
+        self,
+        request: _curriculum_pb2.ExportCurriculumRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_curriculum_pb2.ExportCurriculumResponse], _abc.AsyncIterator[_curriculum_pb2.ExportCurriculumResponse]]:
+        """Writes the whole curriculum as one Parquet file, in pieces: a row per prompt,
+        and beside the rows all else that ImportCurriculum needs to go on.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportCurriculum(
+        self,
+        request_iterator: _MaybeAsyncIterator[_curriculum_pb2.ImportCurriculumRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_curriculum_pb2.ImportCurriculumResponse, _abc.Awaitable[_curriculum_pb2.ImportCurriculumResponse]]:
+        """Makes a curriculum of an exported file, sent in pieces. It goes on where the
+        exported one was, live leases and remembered requests included.
+        """
 
     @_abc_1.abstractmethod
     def ListPromptStates(

@@ -40,6 +40,7 @@ class Event(_message.Message):
     CHECKPOINT_CREATED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_RESTORED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_DELETED_FIELD_NUMBER: _builtins.int
+    CURRICULUM_IMPORTED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Remembered by the fold; a repeat changes nothing."""
     fingerprint: _builtins.bytes
@@ -66,6 +67,8 @@ class Event(_message.Message):
     def checkpoint_restored(self) -> Global___CheckpointRestored: ...
     @_builtins.property
     def checkpoint_deleted(self) -> Global___CheckpointDeleted: ...
+    @_builtins.property
+    def curriculum_imported(self) -> Global___CurriculumImported: ...
     def __init__(
         self,
         *,
@@ -82,12 +85,13 @@ class Event(_message.Message):
         checkpoint_created: Global___CheckpointCreated | None = ...,
         checkpoint_restored: Global___CheckpointRestored | None = ...,
         checkpoint_deleted: Global___CheckpointDeleted | None = ...,
+        curriculum_imported: Global___CurriculumImported | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted", "curriculum_imported"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -118,6 +122,31 @@ class CurriculumCreated(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CurriculumCreated: _TypeAlias = CurriculumCreated  # noqa: Y015
+
+@_typing.final
+class CurriculumImported(_message.Message):
+    """A log may begin with this instead of a creation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    curriculum_id: _builtins.str
+    revision: _builtins.str
+    """The state that was imported: saved with this event, in one transaction."""
+    def __init__(
+        self,
+        *,
+        curriculum_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CurriculumImported: _TypeAlias = CurriculumImported  # noqa: Y015
 
 @_typing.final
 class StrategyUpdated(_message.Message):
