@@ -4,6 +4,7 @@
   keeps of a prompt (`successes`, `last_steps`, `embeddings`, …): those columns are what an import reads.
 - After the row groups, before Parquet's footer, the sections: every other array of the state, compressed.
   Parquet's readers go by the offsets in the footer and never look there.
+- Before the footer its seal: a marker and the footer's digest, so that a damaged footer is never parsed.
 - In the footer's metadata the manifest: format version, digest of every column and section, and a checksum of
   the manifest itself.
 """
@@ -20,11 +21,13 @@ __all__ = [
     "FORMAT_KEY",
     "FORMAT_VERSION",
     "MANIFEST_KEY",
-    "READER_COLUMNS",
+    "SEAL_BYTES",
     "ArchiveManifest",
     "Section",
     "checksum",
+    "has_marker",
     "new_digest",
+    "seal",
 ]
 
 FORMAT_VERSION: Final = 1
@@ -33,8 +36,9 @@ FORMAT_KEY: Final = b"curriculum_sampler.format_version"
 MANIFEST_KEY: Final = b"curriculum_sampler.manifest"
 CHECKSUM_KEY: Final = b"curriculum_sampler.checksum"
 
-READER_COLUMNS: Final = ("pass_rates", "pass_rate_stddevs", "alphas", "betas", "in_flight")
-"""Computed from the state when the file is written; an import passes them over."""
+_MARKER: Final = b"curriculum-state"
+SEAL_BYTES: Final = 32
+"""Length of a seal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,18 @@ class ArchiveManifest:
 def new_digest() -> hashlib.blake2b:
     """BLAKE2b, 128 bits."""
     return hashlib.blake2b(digest_size=16)
+
+
+def seal(footer: bytes) -> bytes:
+    """What stands before a footer."""
+    digest = new_digest()
+    digest.update(footer)
+    return _MARKER + digest.digest()
+
+
+def has_marker(seal: bytes) -> bool:
+    """Whether these bytes were a seal once."""
+    return seal.startswith(_MARKER)
 
 
 def checksum(manifest: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,10 +18,13 @@ from sampler_service.archive.layout import (
     FORMAT_KEY,
     FORMAT_VERSION,
     MANIFEST_KEY,
+    SEAL_BYTES,
     ArchiveManifest,
     Section,
     checksum,
+    has_marker,
     new_digest,
+    seal,
 )
 from sampler_service.curriculum.table import column_dtype
 
@@ -50,25 +54,40 @@ def _damaged(what: str) -> ArchiveError:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    _check_seal(path)
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        with path.open("rb") as file:
-            begins = file.read(4) == b"PAR1"
-        if begins:
-            raise _damaged(f"its end is not that of a Parquet file ({text})") from None
-        raise ArchiveError("foreign", f"The file is not an exported curriculum: {text}.") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(str(error).splitlines()[0][:200]) from None
+
+
+def _check_seal(path: Path) -> None:
+    """Makes sure that the footer is as it was written, before anything tries to parse it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            raise ArchiveError("foreign", "The file is not an exported curriculum: it is not Parquet.")
+        file.seek(max(size - 8, 0))
+        length, magic = struct.unpack("<I4s", file.read(8).ljust(8))
+        if magic != b"PAR1" or length + 8 + SEAL_BYTES > size:
+            raise _damaged("its end is not that of a Parquet file")
+        file.seek(size - 8 - length - SEAL_BYTES)
+        found, footer = file.read(SEAL_BYTES), file.read()
+    if found == seal(footer):
+        return
+    if has_marker(found) or FORMAT_KEY in footer:
+        raise _damaged("its footer does not match its digest")
+    raise ArchiveError(
+        "foreign",
+        "The file is Parquet, but not an exported curriculum: its metadata names none."
+        " Programs that rewrite a Parquet file leave it out; import the file that export wrote.",
+    )
 
 
 def _manifest(file: pq.ParquetFile) -> ArchiveManifest:
     metadata: dict[bytes, bytes] = file.metadata.metadata or {}
     if FORMAT_KEY not in metadata:
-        raise ArchiveError(
-            "foreign",
-            "The file is Parquet, but not an exported curriculum: it has no metadata of one."
-            " Programs that rewrite a Parquet file leave it out; import the file that export wrote.",
-        )
+        raise _damaged("it has no format version")
     version = metadata[FORMAT_KEY].decode(errors="replace")
     if version != str(FORMAT_VERSION):
         if version.isdecimal() and int(version) > FORMAT_VERSION:

@@ -22,6 +22,7 @@ from sampler_service.archive.layout import (
     Section,
     checksum,
     new_digest,
+    seal,
 )
 from sampler_service.curriculum.state import CurriculumState
 
@@ -112,7 +113,9 @@ def archive_chunks(state: CurriculumState) -> Iterator[bytes]:
         {FORMAT_KEY: str(FORMAT_VERSION).encode(), MANIFEST_KEY: text, CHECKSUM_KEY: checksum(text)}
     )
     writer.close()
-    yield from sink.take()
+    footer = b"".join(sink.take())
+    # Found from the file's end, so it does not mind that the seal moves it.
+    yield seal(footer) + footer
 
 
 def _kept_columns(state: CurriculumState) -> list[str]:

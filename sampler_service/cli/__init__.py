@@ -1,4 +1,4 @@
-"""The command line: `sampler-service serve | config | healthcheck | inspect | curricula`.
+"""The command line: `sampler-service serve | config | healthcheck | inspect | export | import | curricula`.
 
 What only `serve` needs is imported when it runs, so that `healthcheck` stays quick.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sampler_service import __version__
-from sampler_service.cli import curricula, health, prompts, serving
+from sampler_service.cli import curricula, files, health, prompts, serving
 
 __all__ = ["app", "main"]
 
@@ -42,6 +42,8 @@ app.command("serve")(serving.serve)
 app.command("config")(serving.show_config)
 app.command("healthcheck")(health.healthcheck)
 app.command("inspect")(prompts.inspect)
+app.command("export")(files.export_curriculum)
+app.command("import")(files.import_curriculum)
 app.add_typer(curricula.app, name="curricula")
 
 

@@ -26,7 +26,7 @@ from sampler_service.curriculum.history import FINE_BINS
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 
-__all__ = ["CurriculumMachine", "create_state"]
+__all__ = ["CurriculumMachine", "adopt_checkpoint", "adopt_import", "create_state", "require_checkpoint"]
 
 # KL assumed for an advance that names none.
 _ASSUMED_KL: Final = 0.01
@@ -274,7 +274,7 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
     return log_pb2.Outcome()
 
 
-def _check_created(_: CurriculumState, event: log_pb2.CurriculumCreated) -> None:
+def _check_created(_: CurriculumState, event: log_pb2.CurriculumCreated | log_pb2.CurriculumImported) -> None:
     raise AlreadyExists(
         "CURRICULUM_EXISTS",
         f"curriculum_id = {event.curriculum_id!r} exists. Use it, delete it first, or choose another id.",
@@ -330,16 +330,26 @@ def _create_checkpoint(machine: CurriculumMachine, event: log_pb2.CheckpointCrea
     return log_pb2.Outcome()
 
 
-def _check_known_checkpoint(
-    state: CurriculumState, event: log_pb2.CheckpointRestored | log_pb2.CheckpointDeleted
-) -> None:
-    if event.checkpoint_id not in state.checkpoints:
+def require_checkpoint(state: CurriculumState, checkpoint_id: str) -> dict[str, Any]:
+    """What is kept of a checkpoint: revision, millis, policy_version.
+
+    Raises:
+        NotFound: no such checkpoint.
+    """
+    if checkpoint_id not in state.checkpoints:
         known = ", ".join(state.checkpoints) or "none"
         raise NotFound(
             "CHECKPOINT_NOT_FOUND",
-            f"checkpoint_id = {event.checkpoint_id!r} is not kept. Kept: {known}.",
+            f"checkpoint_id = {checkpoint_id!r} is not kept. Kept: {known}.",
             "checkpoint_id",
         )
+    return state.checkpoints[checkpoint_id]
+
+
+def _check_known_checkpoint(
+    state: CurriculumState, event: log_pb2.CheckpointRestored | log_pb2.CheckpointDeleted
+) -> None:
+    require_checkpoint(state, event.checkpoint_id)
 
 
 def _delete_checkpoint(machine: CurriculumMachine, event: log_pb2.CheckpointDeleted) -> log_pb2.Outcome:
@@ -371,11 +381,26 @@ def adopt_checkpoint(kept: CurriculumState, present: CurriculumState) -> Curricu
     return kept
 
 
+def adopt_import(kept: CurriculumState, event: log_pb2.Event, revision: str, millis: int) -> CurriculumState:
+    """The state after a log's first event, when that imports `kept` from another log.
+
+    Leases and remembered requests stay: a trainer that moves over with the curriculum goes on. Checkpoints
+    stay behind: they name snapshots of the other log.
+    """
+    kept.curriculum_id = event.curriculum_imported.curriculum_id
+    kept.checkpoints = {}
+    kept.revision = revision
+    kept.millis = max(millis, kept.millis)
+    kept.requests.remember(event.request_id, event.fingerprint, log_pb2.Outcome(revision=revision))
+    return kept
+
+
 Check = Callable[[CurriculumState, Any], None]
 Apply = Callable[[CurriculumMachine, Any], log_pb2.Outcome]
 
 _CHECKS: Final[dict[str, Check]] = {
     "curriculum_created": _check_created,
+    "curriculum_imported": _check_created,
     "strategy_updated": _check_strategy,
     "prompts_added": _check_prompts,
     "batch_granted": grants.check,

@@ -56,7 +56,8 @@ def column_dtype(name: str) -> np.dtype[Any]:
     spec = _COLUMNS.get(name) or _OPTIONAL.get(name)
     if spec is None:
         raise ValueError(f"column {name!r} is not one that this release knows")
-    return np.dtype(spec[0])
+    dtype: np.dtype[Any] = np.dtype(spec[0])
+    return dtype
 
 
 class PromptTable:
@@ -267,19 +268,29 @@ class PromptTable:
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> PromptTable:
-        """The table whose `export` gave `arrays`. The id index is built when first needed."""
+        """The table whose `export` gave `arrays`, which it takes over. The id index is built when first needed."""
         table = cls()
         table.size = table._capacity = len(arrays["id_lengths"])
-        table._blob = np.array(arrays["ids"])
+        table._blob = _own(arrays["ids"], np.dtype(np.uint8))
         table._blob_bytes = len(table._blob)
         table._offsets = np.zeros(table.size + 1, dtype=np.uint32)
         np.cumsum(arrays["id_lengths"], out=table._offsets[1:], dtype=np.uint32)
         table._index = None
         for name, (dtype, fill) in _COLUMNS.items():
             # A column that an older snapshot did not have starts at its default.
-            array = arrays[name] if name in arrays else np.full(table.size, fill)
-            setattr(table, name, np.array(array, dtype=dtype))
-        table._optional = {name: np.array(arrays[name]) for name in _OPTIONAL if name in arrays}
+            array = arrays[name] if name in arrays else np.full(table.size, fill, dtype=dtype)
+            setattr(table, name, _own(array, np.dtype(dtype)))
+        table._optional = {
+            name: _own(arrays[name], np.dtype(dtype))
+            for name, (dtype, _) in _OPTIONAL.items()
+            if name in arrays
+        }
         if "embeddings" in arrays:
-            table.embeddings = np.array(arrays["embeddings"])
+            table.embeddings = _own(arrays["embeddings"], np.dtype(np.float16))
         return table
+
+
+def _own(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array itself if it can be written to, else a copy."""
+    usable = array.dtype == dtype and array.flags.writeable and array.flags.c_contiguous
+    return array if usable else np.array(array, dtype=dtype)

@@ -32,8 +32,10 @@ from sampler_service.log.errors import (
 from sampler_service.log.revision import START, is_after, latest, parse_revision, revision_millis
 from sampler_service.log.snapshots import SnapshotStore
 from sampler_service.log.snapshotter import SnapshotterLock
+from sampler_service.log.staging import IMPORT_REVISION, StagedSnapshot
 
 __all__ = [
+    "IMPORT_REVISION",
     "START",
     "AppendResult",
     "CurriculumLog",
@@ -60,6 +62,7 @@ __all__ = [
     "SnapshotStore",
     "SnapshotterLock",
     "SnapshotterLostError",
+    "StagedSnapshot",
     "is_after",
     "latest",
     "parse_revision",

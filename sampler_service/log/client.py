@@ -20,6 +20,7 @@ from sampler_service.log.errors import LogAccessError, LogError, LogFullError, L
 from sampler_service.log.keys import CurriculumKeys, index_key
 from sampler_service.log.server_check import check_server
 from sampler_service.log.snapshots import SnapshotStore
+from sampler_service.log.staging import StagedSnapshot
 
 T = TypeVar("T")
 
@@ -72,6 +73,10 @@ class LogClient:
     def snapshots(self, curriculum_id: str) -> SnapshotStore:
         """The snapshots of one curriculum."""
         return SnapshotStore(self, curriculum_id)
+
+    def stage(self, curriculum_id: str) -> StagedSnapshot:
+        """Room for a snapshot with which a log will begin."""
+        return StagedSnapshot(self, curriculum_id)
 
     def keys(self, curriculum_id: str) -> CurriculumKeys:
         """The names of a curriculum's keys on this server."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from sampler_service.log.client import LogClient
+    from sampler_service.log.staging import StagedSnapshot
 
 
 T = TypeVar("T")
@@ -102,14 +103,19 @@ class CurriculumLog:
         self._seen = START
         self._verified_generation = -1
 
-    async def create(self, payload: bytes) -> str:
-        """Begin the log with one entry; its revision. `LogExistsError` if there is one already."""
+    async def create(self, payload: bytes, staged: StagedSnapshot | None = None) -> str:
+        """Begin the log with one entry, and a snapshot if one was staged; the entry's revision.
+
+        All of it or nothing. `LogExistsError` if there is a log already.
+        """
         incarnation = secrets.token_hex(6)
         await self._client.call(
             lambda redis: redis.sadd(self._client.index, self.curriculum_id), self._client.index
         )
 
         async def begin(redis: Redis) -> str:
+            if staged is not None:
+                await staged.prepare(redis)
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(self._keys.log)
                 if await pipe.execute_command("EXISTS", self._keys.log):
@@ -117,6 +123,8 @@ class CurriculumLog:
                 pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.execute_command("DEL", self._keys.horizon, *self._keys.data())
                 pipe.hset(self._keys.horizon, mapping={"incarnation": incarnation, "revision": START})
+                if staged is not None:
+                    staged.enter(pipe)
                 pipe.execute_command("XADD", self._keys.log, "*", _field(incarnation), payload)
                 replies: list[Any] = await pipe.execute()
                 return _text(replies[-1])

@@ -26,6 +26,7 @@ from sampler_service.log.errors import (
     SnapshotMissingError,
     SnapshotterLostError,
 )
+from sampler_service.log.keys import CurriculumKeys
 from sampler_service.log.manifest import FORMAT_VERSION, parse_manifest, seal
 from sampler_service.log.revision import START, is_after, latest, next_revision, parse_revision
 from sampler_service.log.snapshotter import SnapshotterLock
@@ -53,10 +54,10 @@ class SnapshotStore:
     Reading needs no lock.
     """
 
-    def __init__(self, client: LogClient, curriculum_id: str) -> None:
+    def __init__(self, client: LogClient, curriculum_id: str, keys: CurriculumKeys | None = None) -> None:
         self.curriculum_id = curriculum_id
         self._client = client
-        self._keys = client.keys(curriculum_id)
+        self._keys = keys or client.keys(curriculum_id)
         self.lock = SnapshotterLock(client, curriculum_id)
         """Held by the one process that may write snapshots."""
 
@@ -76,19 +77,20 @@ class SnapshotStore:
         The arrays must not change meanwhile. Blocks that the server has already are not sent again.
         O(bytes) of hashing in a thread, O(changed bytes) of traffic. Visible only when complete.
         """
-        parse_revision(revision)
         self.lock.require_token()
-        layouts = lay_out(columns)
-        manifest = SnapshotManifest(
-            format_version=FORMAT_VERSION, curriculum_id=self.curriculum_id, revision=revision
-        )
-        for layout in layouts:
-            manifest.columns.add(
-                name=layout.name, dtype=layout.dtype, shape=layout.shape, blocks=await _digests(layout)
-            )
-        await self._send(layouts, manifest)
-        await self._publish(seal(manifest))
+        manifest = await self._send(revision, columns)
+        await self._publish(manifest)
         return manifest
+
+    async def send_staged(
+        self, revision: str, columns: Mapping[str, Column], sent_some: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Send columns and manifest without a lock and without a head: see `StagedSnapshot`."""
+        manifest = await self._send(revision, columns, sent_some)
+        await self._call(
+            lambda redis: redis.hset(self._keys.manifests, revision, manifest.SerializeToString())
+        )
+        await sent_some()
 
     async def manifest(self, revision: str) -> SnapshotManifest:
         """The manifest of a kept snapshot. Raises `SnapshotError`s."""
@@ -178,8 +180,22 @@ class SnapshotStore:
     async def _call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
         return await self._client.call(operation, self._keys.log)
 
-    async def _send(self, layouts: Sequence[ColumnLayout], manifest: SnapshotManifest) -> None:
-        """Send the blocks that the server lacks, in bounded batches."""
+    async def _send(
+        self,
+        revision: str,
+        columns: Mapping[str, Column],
+        sent_some: Callable[[], Awaitable[None]] | None = None,
+    ) -> SnapshotManifest:
+        """Send the blocks that the server lacks, in bounded batches; the manifest that names them all."""
+        parse_revision(revision)
+        layouts = lay_out(columns)
+        manifest = SnapshotManifest(
+            format_version=FORMAT_VERSION, curriculum_id=self.curriculum_id, revision=revision
+        )
+        for layout in layouts:
+            manifest.columns.add(
+                name=layout.name, dtype=layout.dtype, shape=layout.shape, blocks=await _digests(layout)
+            )
         wanted = {address for column in manifest.columns for address in column.blocks}
         absent = await self._absent(wanted)
 
@@ -197,6 +213,9 @@ class SnapshotStore:
                 await redis.execute_command("HSET", self._keys.blocks, *chain(*encoded.items()))  # type: ignore[no-untyped-call]
 
             await self._call(put)
+            if sent_some is not None:
+                await sent_some()
+        return seal(manifest)
 
     async def _absent(self, addresses: set[bytes]) -> set[bytes]:
         absent: set[bytes] = set()

@@ -14,7 +14,12 @@ import structlog
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
 from sampler_service.curriculum.leases import Lease
-from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
+from sampler_service.curriculum.machine import (
+    CurriculumMachine,
+    adopt_checkpoint,
+    adopt_import,
+    create_state,
+)
 from sampler_service.curriculum.planner import BatchPlanner
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import (
@@ -155,8 +160,8 @@ class CurriculumReplica:
             except LogMissingError:
                 self.gone = True
                 raise curriculum_not_found(self.curriculum_id) from None
-            except LogGapError:
-                # Trimmed while we were reading: the snapshot it was trimmed behind is newer.
+            except (LogGapError, SnapshotMissingError):
+                # Trimmed, or an imported state dropped, while we were reading: there is a newer snapshot.
                 if attempt == 2:
                     raise
         if self._machine is None:
@@ -332,7 +337,7 @@ class CurriculumReplica:
         self.events_since_snapshot += 1
         self.bytes_since_snapshot += size
         if self._machine is None:
-            self._install(create_state(event, revision, millis))
+            self._install(await self._begin(event, revision, millis))
             outcome = log_pb2.Outcome(revision=revision)
         else:
             if event.WhichOneof("event") == "checkpoint_restored":
@@ -351,6 +356,14 @@ class CurriculumReplica:
         self._position = revision
         self.fold_seconds += time.perf_counter() - started
         return outcome
+
+    async def _begin(self, event: log_pb2.Event, revision: str, millis: int) -> CurriculumState:
+        """The state after the log's first event."""
+        if event.WhichOneof("event") != "curriculum_imported":
+            return create_state(event, revision, millis)
+        _, arrays = await self.store.load(event.curriculum_imported.revision)
+        kept = await asyncio.to_thread(CurriculumState.restore, arrays)
+        return adopt_import(kept, event, revision, millis)
 
     async def _go_back(self, event: log_pb2.Event) -> None:
         """Puts the kept state of a checkpoint in place, unless the event will be refused or is a repeat."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
@@ -33,6 +34,7 @@ from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.curriculum_statistics import CurriculumStatistics, statistics_of
 from sampler_service.replica.housekeeping import Housekeeping, expire_leases
 from sampler_service.replica.loaded_curricula import LoadedCurricula
+from sampler_service.replica.portability import ReceivedExport, export_chunks
 from sampler_service.replica.requests import (
     fingerprint,
     grant_event,
@@ -168,17 +170,44 @@ class ReplicaHost:
             await self._client.log(request.curriculum_id).create(event.SerializeToString())
             self._curricula.forget(request.curriculum_id)
         except LogExistsError:
-            replica = await self._reading(request.curriculum_id)
-            if replica.machine.recall(event) is None:
-                raise AlreadyExists(
-                    "CURRICULUM_EXISTS",
-                    f"curriculum_id = {request.curriculum_id!r} exists."
-                    " Use it, delete it first, or choose another id.",
-                    "curriculum_id",
-                ) from None
+            await self._require_repeat(request.curriculum_id, event)
             duplicate = True
         replica = await self.replica(request.curriculum_id)
         return pb.CreateCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
+
+    async def _require_repeat(self, curriculum_id: str, event: log_pb2.Event) -> None:
+        """A curriculum that is to be made exists: fine if this very request made it."""
+        replica = await self._reading(curriculum_id)
+        if replica.machine.recall(event) is None:
+            raise AlreadyExists(
+                "CURRICULUM_EXISTS",
+                f"curriculum_id = {curriculum_id!r} exists. Use it, delete it first, or choose another id.",
+                "curriculum_id",
+            )
+
+    async def import_curriculum(
+        self, requests: AsyncIterator[pb.ImportCurriculumRequest]
+    ) -> pb.ImportCurriculumResponse:
+        """ImportCurriculum."""
+        with tempfile.NamedTemporaryFile(prefix="curriculum-import-") as file:
+            received = await ReceivedExport.receive(requests, file, self._settings.max_import_bytes)
+            duplicate = False
+            try:
+                await received.begin_log(self._client)
+                self._curricula.forget(received.curriculum_id)
+            except LogExistsError:
+                await self._require_repeat(received.curriculum_id, received.event)
+                duplicate = True
+        replica = await self.replica(received.curriculum_id)
+        return pb.ImportCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
+
+    async def export_curriculum(
+        self, request: pb.ExportCurriculumRequest
+    ) -> AsyncIterator[pb.ExportCurriculumResponse]:
+        """ExportCurriculum."""
+        replica = await self._reading(request.curriculum_id, request.min_revision)
+        async for piece in export_chunks(replica, request.checkpoint_id):
+            yield piece
 
     async def get_curriculum(self, request: pb.GetCurriculumRequest) -> pb.GetCurriculumResponse:
         """GetCurriculum."""

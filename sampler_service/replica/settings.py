@@ -26,5 +26,7 @@ class ReplicaSettings(BaseModel):
     """How often leases are checked for expiry, and housekeeping is done."""
     background_refresh_prompts: int = Field(default=50_000, ge=1)
     """Pools of at least this size are weighed anew in a thread when the policy advances."""
+    max_import_bytes: int = Field(default=16 * 2**30, ge=2**20)
+    """Largest file that ImportCurriculum takes; it is kept in the temporary directory (TMPDIR) while checked."""
     max_grant_attempts: int = Field(default=16, ge=1)
     """Draws of one batch before giving up, when other replicas are faster each time."""

@@ -184,6 +184,17 @@ class CurriculumServicer(curriculum_pb2_grpc.CurriculumServiceServicer):
     ) -> pb.DeleteCheckpointResponse:
         return await self._host.delete_checkpoint(request)
 
+    async def ExportCurriculum(  # noqa: N802, D102
+        self, request: pb.ExportCurriculumRequest, context: RpcContext
+    ) -> AsyncIterator[pb.ExportCurriculumResponse]:
+        async for piece in self._host.export_curriculum(request):
+            yield piece
+
+    async def ImportCurriculum(  # noqa: N802, D102
+        self, requests: AsyncIterator[pb.ImportCurriculumRequest], context: RpcContext
+    ) -> pb.ImportCurriculumResponse:
+        return await self._host.import_curriculum(requests)
+
     async def ListPromptStates(  # noqa: N802, D102
         self, request: pb.ListPromptStatesRequest, context: RpcContext
     ) -> pb.ListPromptStatesResponse:

@@ -102,3 +102,25 @@ def test_an_unknown_preset_is_said_in_one_line(cli: Command) -> None:
     result = cli("curricula", "create", "x", "--preset", "grpo2000")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: INVALID_ARGUMENT UNKNOWN_PRESET in strategy.preset: ")
+
+
+def test_a_curriculum_goes_out_and_comes_back_as_a_file(cli: Command, tmp_path: Path) -> None:
+    cli("curricula", "create", "travels", "--preset", "cures")
+    file = tmp_path / "travels.parquet"
+    out = cli("export", "travels", str(file))
+    assert (out.exit_code, out.output.startswith("Exported travels at ")) == (0, True)
+    back = cli("import", str(file), "--as", "returned")
+    assert back.output == "Imported returned: 0 prompts, 0 rollouts, policy version 0.\n"
+    made = json.loads(cli("curricula", "get", "returned", "--json").output)
+    assert made["strategy"]["preset"] == "cures"
+    taken = cli("import", str(file))
+    assert (taken.exit_code, "ALREADY_EXISTS CURRICULUM_EXISTS" in taken.stderr) == (1, True)
+
+
+def test_an_export_that_fails_leaves_no_file(cli: Command, tmp_path: Path) -> None:
+    result = cli("export", "nobody", str(tmp_path / "nobody.parquet"))
+    assert (result.exit_code, "CURRICULUM_NOT_FOUND" in result.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+    unreadable = cli("import", str(tmp_path / "missing.parquet"))
+    assert (unreadable.exit_code, unreadable.stderr.startswith("error: ")) == (1, True)
+    assert "cannot be read" in unreadable.stderr

@@ -33,6 +33,8 @@ METHOD_OF_RPC = {
     "RestoreCheckpoint": "restore_checkpoint",
     "ListCheckpoints": "list_checkpoints",
     "DeleteCheckpoint": "delete_checkpoint",
+    "ExportCurriculum": "export_curriculum",
+    "ImportCurriculum": "import_curriculum",
     "ListPromptStates": "prompt_states",
     "GetSummary": "summary",
     "WatchSummary": "watch_summary",

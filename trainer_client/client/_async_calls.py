@@ -13,6 +13,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_stream import watch_summary
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
+from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
 from trainer_client.client._prompts import PromptColumns
 from trainer_client.client._request_ids import new_request_id
@@ -196,6 +197,68 @@ class AsyncCurriculumCalls:
             self._connection.stub.DeleteCheckpoint, request, self._patience(timeout_seconds)
         )
         return Receipt(response.revision, response.duplicate)
+
+    # Files
+
+    async def export_curriculum(
+        self,
+        curriculum_id: str,
+        path: StrPath,
+        *,
+        checkpoint_id: str = "",
+        min_revision: str = "",
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Writes the curriculum, or a kept state of it, to a Parquet file; gives the revision exported.
+
+        `path` appears when it is complete. By default waits up to ten minutes.
+        Raises `NotFoundError`; `FailedPreconditionError` if the service was installed without pyarrow.
+        """
+        request = pb.ExportCurriculumRequest(
+            curriculum_id=curriculum_id, checkpoint_id=checkpoint_id, min_revision=min_revision
+        )
+
+        async def attempt(seconds: float) -> str:
+            revision = ""
+            call = self._connection.stub.ExportCurriculum(
+                request, timeout=seconds, metadata=self._connection.endpoint.metadata
+            )
+            with written_whole(path) as file:
+                async for piece in call:
+                    file.write(piece.data)
+                    revision = piece.revision
+            return revision
+
+        return await self._connection.retrying(
+            attempt, FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        )
+
+    async def import_curriculum(
+        self,
+        path: StrPath,
+        *,
+        curriculum_id: str = "",
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> pb.Curriculum:
+        """Makes a curriculum of an exported file, under the name it had or another.
+
+        By default waits up to ten minutes. Raises `AlreadyExistsError`; `InvalidArgumentError` if the file
+        is damaged or no export; `FailedPreconditionError` if a newer release wrote it.
+        """
+        chosen_id = request_id or new_request_id()
+
+        async def attempt(seconds: float) -> pb.Curriculum:
+            answer = await self._connection.stub.ImportCurriculum(
+                import_pieces(path, curriculum_id, chosen_id),
+                timeout=seconds,
+                metadata=self._connection.endpoint.metadata,
+            )
+            return answer.curriculum
+
+        return await self._connection.retrying(
+            attempt, FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        )
 
     # Reading
 

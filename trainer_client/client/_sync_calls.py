@@ -11,6 +11,7 @@ import numpy.typing as npt
 from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._connection import Connection
+from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
 from trainer_client.client._prompts import PromptColumns
 from trainer_client.client._request_ids import new_request_id
@@ -187,6 +188,68 @@ class CurriculumCalls:
             self._stub.DeleteCheckpoint, request, self._patience(timeout_seconds)
         )
         return Receipt(response.revision, response.duplicate)
+
+    # Files
+
+    def export_curriculum(
+        self,
+        curriculum_id: str,
+        path: StrPath,
+        *,
+        checkpoint_id: str = "",
+        min_revision: str = "",
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Writes the curriculum, or a kept state of it, to a Parquet file; gives the revision exported.
+
+        `path` appears when it is complete. By default waits up to ten minutes.
+        Raises `NotFoundError`; `FailedPreconditionError` if the service was installed without pyarrow.
+        """
+        request = pb.ExportCurriculumRequest(
+            curriculum_id=curriculum_id, checkpoint_id=checkpoint_id, min_revision=min_revision
+        )
+
+        def attempt(seconds: float) -> str:
+            revision = ""
+            call = self._stub.ExportCurriculum(
+                request, timeout=seconds, metadata=self._connection.endpoint.metadata
+            )
+            with written_whole(path) as file:
+                for piece in call:
+                    file.write(piece.data)
+                    revision = piece.revision
+            return revision
+
+        return self._connection.retrying(
+            attempt, FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        )
+
+    def import_curriculum(
+        self,
+        path: StrPath,
+        *,
+        curriculum_id: str = "",
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> pb.Curriculum:
+        """Makes a curriculum of an exported file, under the name it had or another.
+
+        By default waits up to ten minutes. Raises `AlreadyExistsError`; `InvalidArgumentError` if the file
+        is damaged or no export; `FailedPreconditionError` if a newer release wrote it.
+        """
+        chosen_id = request_id or new_request_id()
+
+        def attempt(seconds: float) -> pb.Curriculum:
+            answer = self._stub.ImportCurriculum(
+                import_pieces(path, curriculum_id, chosen_id),
+                timeout=seconds,
+                metadata=self._connection.endpoint.metadata,
+            )
+            return answer.curriculum
+
+        return self._connection.retrying(
+            attempt, FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        )
 
     # Reading
 
