@@ -22,7 +22,6 @@ from trainer_client.prompt_reading import read_prompts
 from trainer_client.rollouts import RolloutEngine
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
-from trainer_client.trainer_errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def update_settings(config: TrainConfig) -> UpdateSettings:
         micro_batch_tokens=learner.micro_batch_tokens,
         # Checkpointing recomputes layers without their cache, so prompts cannot be shared then.
         share_prompts=not learner.gradient_checkpointing,
-        recompute_log_probs=learner.recompute_log_probs,
+        recompute_log_probs=config.recompute_log_probs,
         importance_cap=learner.importance_cap,
         replay_importance_cap=config.replay.importance_cap,
     )
@@ -173,22 +172,22 @@ def _embeddings(pool: Pool) -> Any:
 
 
 def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEngine:
-    if config.rollouts.engine == "vllm":
+    rollouts = config.rollouts
+    if rollouts.engine == "vllm" and config.lora is not None:
         from trainer_client.models.smollm2 import smollm2_directory
         from trainer_client.rollouts.vllm_engine import VllmEngine
 
-        if config.lora is None:
-            raise ConfigError(
-                "rollouts.engine vllm: needs lora; use the transformers engine for full weights"
-            )
         return VllmEngine(
             str(smollm2_directory()) if config.model.path == "smollm2" else config.model.path,
             dtype=config.model.dtype,
-            max_model_tokens=config.rollouts.max_model_tokens,
+            temperature=rollouts.temperature,
+            max_model_tokens=rollouts.max_model_tokens,
             max_lora_rank=config.lora.rank,
-            gpu_memory_share=config.rollouts.gpu_memory_share,
+            gpu_memory_share=rollouts.gpu_memory_share,
+            sleep=rollouts.sleep,
             seed=config.seed,
+            arguments=rollouts.vllm_arguments,
         )
     from trainer_client.rollouts.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, tokenizer, max_batch_rows=config.rollouts.max_batch_rows)
+    return TransformersEngine(model, tokenizer, max_batch_rows=rollouts.max_batch_rows)

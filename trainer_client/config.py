@@ -97,6 +97,10 @@ class RolloutConfig(Settings):
     """vLLM engine: longest prompt and completion together."""
     gpu_memory_share: float = Field(default=0.45, gt=0, le=1)
     """vLLM engine: share of the GPU's memory, the learner needs the rest."""
+    sleep: bool = False
+    """vLLM engine: leaves the GPU's memory to the learner between rollouts; costs a copy of the weights."""
+    vllm_arguments: dict[str, Any] = Field(default_factory=dict)
+    """vLLM engine: further arguments of `vllm.EngineArgs`, such as `{tensor_parallel_size: 2}`."""
 
 
 class RewardConfig(Settings):
@@ -161,10 +165,10 @@ class LearnerConfig(Settings):
     """Padded tokens per forward and backward pass; bounds the memory."""
     gradient_checkpointing: bool = False
     """Less memory, about a third more time; prompts are then read once per rollout."""
-    recompute_log_probs: bool = False
-    """Take old log-probs from the learner, correct for the engine's: for engines that differ."""
+    recompute_log_probs: bool | None = None
+    """Old log-probs from the learner, with a correction for the engine's; none: where vLLM samples."""
     importance_cap: float = Field(default=2.0, gt=0)
-    """Largest such correction."""
+    """Largest such correction, per token."""
     max_kl: float = Field(default=5.0, gt=0)
     """A mean KL per token above this in `patience` steps in a row ends the run."""
     patience: int = Field(default=3, ge=1)
@@ -247,6 +251,26 @@ class TrainConfig(Settings):
     """When and how the held-out prompts are tried."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """What is kept to carry on from."""
+
+    @model_validator(mode="after")
+    def _vllm_fits(self) -> Self:
+        if self.rollouts.engine != "vllm":
+            return self
+        if self.lora is None:
+            raise ValueError("rollouts.engine vllm needs lora; use the transformers engine for full weights")
+        longest = self.model.max_prompt_tokens + self.rollouts.max_tokens
+        if longest > self.rollouts.max_model_tokens:
+            raise ValueError(
+                f"model.max_prompt_tokens + rollouts.max_tokens = {longest} exceeds "
+                f"rollouts.max_model_tokens = {self.rollouts.max_model_tokens}; raise it, or lower one of them"
+            )
+        return self
+
+    @property
+    def recompute_log_probs(self) -> bool:
+        """Whether the learner's own log-probs stand for the old policy's."""
+        chosen = self.learner.recompute_log_probs
+        return self.rollouts.engine == "vllm" if chosen is None else chosen
 
     @property
     def run_directory(self) -> Path:

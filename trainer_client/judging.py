@@ -12,7 +12,7 @@ from trainer_client.tasks import TaskPrompt, VerifierError
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a completion earned. A verifier that failed gives 0 and the status ERROR."""
+    """What a completion earned. A verifier, or an engine, that failed gives 0 and the status ERROR."""
 
     reward: float
     status: RolloutStatus
@@ -52,6 +52,8 @@ class LocalJudge:
 
 def verdict(prompt: TaskPrompt, completion: Completion) -> Verdict:
     """One completion's verdict."""
+    if completion.finish_reason == "error":
+        return Verdict(0.0, RolloutStatus.ERROR)
     status = RolloutStatus.OK if completion.finish_reason == "stop" else RolloutStatus.TRUNCATED
     try:
         return Verdict(prompt.reward(completion.text), status)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer_client.client import Action, Batch, Directive, RolloutStatus
+from trainer_client.client import Action, Batch, Directive, ReportResult, RolloutStatus
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.judging import Judge, LocalJudge, Verdict
 from trainer_client.rollouts import Completion, RolloutEngine, RolloutRequest, SamplingParams
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
 
-# A service that always wants more would never let a step end.
+# Of one prompt: a service that always wants more would never let a step end.
 MAX_ROUNDS = 64
 
 
@@ -67,6 +67,14 @@ class CollectedBatch:
     revision: str = ""
     rejected: dict[str, int] = field(default_factory=dict)
 
+    def note(self, answer: ReportResult) -> None:
+        """Takes over what a report's answer says about the whole batch."""
+        self.revision = answer.revision
+        for rejection in answer.rejected:
+            # Failed verifications are rejected on purpose; they are counted as statuses.
+            if rejection.reason != "STATUS":
+                self.rejected[rejection.reason] = self.rejected.get(rejection.reason, 0) + rejection.rollouts
+
 
 def collect(
     service: CurriculumService,
@@ -79,8 +87,10 @@ def collect(
     should_stop: Callable[[], bool],
     judge: Judge | None = None,
 ) -> CollectedBatch:
-    """Rolls the batch out, round by round, until the service wants no more of any prompt.
+    """Rolls the batch out until the service wants no more of any prompt.
 
+    A group is judged and reported as soon as the engine has it, and what the answer wants more of joins
+    what is still being sampled: nobody waits for the slowest.
     Raises KeyError for a prompt that the pool does not hold.
     """
     judge = judge or LocalJudge()
@@ -94,41 +104,52 @@ def collect(
         for prompt_id, quota in zip(batch.prompt_ids, batch.quotas, strict=True)
         if quota > 0
     }
-    while wanted and collected.rounds < MAX_ROUNDS:
-        if should_stop():
-            collected.complete = False
-            break
-        requests = [
-            RolloutRequest(prompt_id, groups[prompt_id].prompt_token_ids, count)
-            for prompt_id, count in wanted.items()
-        ]
-        with stopwatch.phase("rollout"):
-            sampled = engine.generate(requests, sampling, round_seed(seed, collected.rounds))
-        collected.rounds += 1
-        with stopwatch.phase("verify"):
-            news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
-            for one, verdicts in zip(sampled, news, strict=True):
-                groups[one.prompt_id].add(one.completions, verdicts)
-        with stopwatch.phase("service"):
-            answer = service.report(
-                batch,
-                list(wanted),
-                rewards=[[verdict.reward for verdict in verdicts] for verdicts in news],
-                statuses=[[verdict.status for verdict in verdicts] for verdicts in news],
-                lengths=[[float(len(c.token_ids)) for c in one.completions] for one in sampled],
-            )
-        collected.revision = answer.revision
-        for rejection in answer.rejected:
-            # Failed verifications are rejected on purpose; they are counted as statuses.
-            if rejection.reason != "STATUS":
-                collected.rejected[rejection.reason] = (
-                    collected.rejected.get(rejection.reason, 0) + rejection.rollouts
+    asked = dict.fromkeys(groups, 0)
+    rounds = dict.fromkeys(groups, 0)
+
+    def requests(wanted: Mapping[str, int]) -> list[RolloutRequest]:
+        made = []
+        for prompt_id, count in wanted.items():
+            if rounds[prompt_id] < MAX_ROUNDS:
+                token_ids = groups[prompt_id].prompt_token_ids
+                made.append(RolloutRequest(prompt_id, token_ids, count, first=asked[prompt_id]))
+                asked[prompt_id] += count
+                rounds[prompt_id] += 1
+        return made
+
+    with engine.session(sampling, seed) as session:
+        first = requests(wanted)
+        session.submit(first)
+        in_flight = len(first)
+        while in_flight:
+            if should_stop():
+                collected.complete = False
+                break
+            with stopwatch.phase("rollout"):
+                sampled = session.finished()
+            with stopwatch.phase("verify"):
+                news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
+                for one, verdicts in zip(sampled, news, strict=True):
+                    groups[one.prompt_id].add(one.completions, verdicts)
+            with stopwatch.phase("service"):
+                answer = service.report(
+                    batch,
+                    [one.prompt_id for one in sampled],
+                    rewards=[[verdict.reward for verdict in verdicts] for verdicts in news],
+                    statuses=[[verdict.status for verdict in verdicts] for verdicts in news],
+                    lengths=[[float(len(c.token_ids)) for c in one.completions] for one in sampled],
                 )
-        wanted = {}
-        for directive in answer.directives:
-            groups[directive.prompt_id].directive = directive
-            if directive.action is Action.SAMPLE_MORE and directive.rollouts > 0:
-                wanted[directive.prompt_id] = directive.rollouts
+            collected.note(answer)
+            wanted = {}
+            for directive in answer.directives:
+                # Also of prompts reported before, where a rule waited for the whole batch.
+                groups[directive.prompt_id].directive = directive
+                if directive.action is Action.SAMPLE_MORE and directive.rollouts > 0:
+                    wanted[directive.prompt_id] = directive.rollouts
+            more = requests(wanted)
+            session.submit(more)
+            in_flight += len(more) - len(sampled)
+    collected.rounds = max(rounds.values(), default=0)
     return collected
 
 

@@ -47,6 +47,24 @@ def test_overrides_reach_fields_lists_and_sections_that_are_not_in_the_file(tmp_
     assert found.curriculum_id == "run"
 
 
+def test_vllm_needs_lora_and_room_for_the_longest_rollout() -> None:
+    tasks = [{"type": "arithmetic"}]
+    with pytest.raises(ConfigError, match="needs lora"):
+        parse_config({"tasks": tasks, "rollouts": {"engine": "vllm"}, "lora": None})
+    with pytest.raises(ConfigError, match=r"= 4048 exceeds rollouts.max_model_tokens = 4000"):
+        parse_config(
+            {"tasks": tasks, "rollouts": {"engine": "vllm", "max_tokens": 2000, "max_model_tokens": 4000}}
+        )
+
+
+def test_log_probs_are_recomputed_where_vllm_samples_unless_told_otherwise() -> None:
+    tasks = [{"type": "arithmetic"}]
+    assert not parse_config({"tasks": tasks}).recompute_log_probs
+    assert parse_config({"tasks": tasks, "rollouts": {"engine": "vllm"}}).recompute_log_probs
+    told = {"tasks": tasks, "rollouts": {"engine": "vllm"}, "learner": {"recompute_log_probs": False}}
+    assert not parse_config(told).recompute_log_probs
+
+
 def test_every_wrong_setting_is_listed_with_its_name_and_value() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,6 +150,20 @@ def test_completions_do_not_depend_on_what_shares_their_batch(model: Any, tokeni
         assert [c.token_ids for c in first.completions] == [c.token_ids for c in second.completions]
 
 
+def test_a_continuation_draws_the_random_numbers_that_come_next(model: Any, tokenizer: Any) -> None:
+    engine, sampling = TransformersEngine(model, tokenizer), SamplingParams(max_tokens=8)
+    whole = requests(tokenizer, [6, 6, 6, 6, 6])
+    straight = engine.generate(whole, sampling, seed=4)
+    with engine.session(sampling, 4) as session:
+        session.submit([replace(request, n=2) for request in whole])
+        begun = session.finished()
+        session.submit([replace(request, n=4, first=2) for request in whole])
+        ended = session.finished()
+        assert session.finished() == []
+    for all_six, two, four in zip(straight, begun, ended, strict=True):
+        assert all_six.completions == two.completions + four.completions
+
+
 def test_another_seed_gives_other_completions(model: Any, tokenizer: Any) -> None:
     engine = TransformersEngine(model, tokenizer)
     asked = requests(tokenizer, [4, 4, 4, 4, 4])
@@ -251,70 +264,3 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tokenizer: Any) -> None:
     metrics = policy.update([Sample("p", (4, 5), (6, 7), (-1.0, -1.0), float("nan"))])
     assert metrics.skipped
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters, strict=True))
-
-
-class FakeLlm:
-    """Keeps what vLLM would have been asked."""
-
-    made: dict[str, Any]
-    calls: list[tuple[Any, Any, Any]]
-
-    def __init__(self, **arguments: Any) -> None:
-        FakeLlm.made = arguments
-        FakeLlm.calls = []
-
-    def generate(self, prompts: Any, parameters: Any, lora_request: Any = None, use_tqdm: bool = True) -> Any:
-        FakeLlm.calls.append((prompts, parameters, lora_request))
-        one = SimpleNamespace(
-            token_ids=[4, 9],
-            logprobs=[{4: SimpleNamespace(logprob=-0.5)}, {9: SimpleNamespace(logprob=-1.5)}],
-            text="7\nrest",
-            finish_reason="length",
-        )
-        return [SimpleNamespace(outputs=[one] * parameter.n) for parameter in parameters]
-
-
-@pytest.fixture
-def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> type[FakeLlm]:
-    vllm, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
-    vllm.LLM = FakeLlm  # type: ignore[attr-defined]
-    vllm.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
-    request.LoRARequest = lambda name, identity, path: (name, identity, path)  # type: ignore[attr-defined]
-    for module in (vllm, lora, request):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return FakeLlm
-
-
-def test_vllm_gets_a_quota_per_prompt_and_a_new_adapter_id_per_version(
-    fake_vllm: type[FakeLlm], tokenizer: Any, tmp_path: Path
-) -> None:
-    from trainer_client.rollouts.vllm_engine import VllmEngine
-
-    engine = VllmEngine("some-model", max_lora_rank=8)
-    assert fake_vllm.made["enable_lora"] is True
-    assert fake_vllm.made["max_lora_rank"] == 8
-    assert fake_vllm.made["logprobs_mode"] == "processed_logprobs"
-    asked, sampling = requests(tokenizer, [3, 1, 4, 2, 1]), SamplingParams(0.7, 0.9, 5, ("\n",))
-
-    groups = engine.generate(asked, sampling, seed=9)
-    for version in (1, 2):
-        engine.update_policy(version, tmp_path / str(version))
-        engine.generate(asked, sampling, seed=9)
-
-    assert [len(group.completions) for group in groups] == [3, 1, 4, 2, 1]
-    completion = groups[0].completions[0]
-    assert completion.token_ids == (4, 9)
-    assert completion.log_probs == (-0.5, -1.5)
-    assert completion.text == "7"
-    assert completion.finish_reason == "length"
-    prompts, parameters, lora = fake_vllm.calls[0]
-    assert prompts[0] == {"prompt_token_ids": list(asked[0].prompt_token_ids)}
-    assert [p.n for p in parameters] == [3, 1, 4, 2, 1]
-    assert len({p.seed for p in parameters}) == 5
-    assert {(p.temperature, p.top_p, p.max_tokens) for p in parameters} == {(0.7, 0.9, 5)}
-    assert parameters[0].stop == ["\n"]
-    assert lora is None
-    loras = [call[2] for call in fake_vllm.calls[1:]]
-    assert [path for _, _, path in loras] == [str(tmp_path / "1"), str(tmp_path / "2")]
-    assert len({identity for _, identity, _ in loras}) == 2
-    assert all(identity >= 1 for _, identity, _ in loras)

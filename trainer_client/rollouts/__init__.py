@@ -5,7 +5,15 @@ from trainer_client.rollouts.protocol import (
     RolloutEngine,
     RolloutGroup,
     RolloutRequest,
+    RolloutSession,
     SamplingParams,
 )
 
-__all__ = ["Completion", "RolloutEngine", "RolloutGroup", "RolloutRequest", "SamplingParams"]
+__all__ = [
+    "Completion",
+    "RolloutEngine",
+    "RolloutGroup",
+    "RolloutRequest",
+    "RolloutSession",
+    "SamplingParams",
+]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,16 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """`n` completions of one prompt."""
+    """`n` completions of one prompt.
+
+    first: place of the first one among all that this prompt gets under one seed. A continuation goes
+    on where the last request ended, so that it repeats no random numbers.
+    """
 
     prompt_id: str
     prompt_token_ids: tuple[int, ...]
     n: int
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Completion:
 
     `token_ids` include what ended it (eos, or the tokens of a stop string), so that a policy can
     learn to stop; `text` does not. `log_probs` are those of the tokens at the sampling temperature
-    over the whole vocabulary, before any top-p cut.
+    over the whole vocabulary, before any top-p cut (vLLM at a temperature other than 1: after it).
+    `finish_reason`: `length` where `max_tokens` cut it, `error` where the engine gave it up.
     """
 
     token_ids: tuple[int, ...]
@@ -51,13 +58,39 @@ class RolloutGroup:
     completions: tuple[Completion, ...]
 
 
+class RolloutSession(Protocol):
+    """Requests in flight on an engine. Requests may be added while others are still being sampled.
+
+    A context: leaving it gives up what is still in flight.
+    """
+
+    def submit(self, requests: Sequence[RolloutRequest]) -> None:
+        """Adds requests; returns at once."""
+        ...
+
+    def finished(self) -> list[RolloutGroup]:
+        """The groups done since the last call; waits for at least one. Empty: nothing is in flight."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class RolloutEngine(Protocol):
     """Samples completions from the present policy."""
+
+    def session(self, sampling: SamplingParams, seed: int) -> RolloutSession:
+        """Samples request by request; one session at a time."""
+        ...
 
     def generate(
         self, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
     ) -> list[RolloutGroup]:
-        """One group per request, in the order asked. The same seed and policy give the same tokens."""
+        """One group per request, in the order asked. The same seed and policy give the same tokens,
+        as far as the engine's arithmetic does not depend on what shares a batch."""
         ...
 
     def update_policy(self, version: int, adapter: Path | None) -> None:
@@ -65,6 +98,10 @@ class RolloutEngine(Protocol):
 
         `adapter` is a folder with LoRA weights; None where the engine shares the learner's model.
         """
+        ...
+
+    def rest(self) -> None:
+        """Gives memory back until the next request, where the engine was set up to do so."""
         ...
 
     def close(self) -> None:

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from trainer_client.rollouts.batch_session import BatchSession
 from trainer_client.rollouts.protocol import (
     Completion,
     FinishReason,
     RolloutGroup,
     RolloutRequest,
+    RolloutSession,
     SamplingParams,
     cut_at_stop,
 )
@@ -65,6 +67,13 @@ class TransformersEngine:
             set_peft_model_state_dict(self.model, load_peft_weights(str(adapter), device=str(self._device)))
         self.policy_version = version
 
+    def session(self, sampling: SamplingParams, seed: int) -> RolloutSession:
+        """Requests in rounds: those submitted together end together."""
+        return BatchSession(self, sampling, seed)
+
+    def rest(self) -> None:
+        """Nothing to give back: the cache of a batch ends with it."""
+
     def close(self) -> None:
         """Nothing to free: the model belongs to the learner."""
 
@@ -76,7 +85,7 @@ class TransformersEngine:
         rows = [
             _Row(index, _uniforms(seed, request.prompt_id, place, sampling.max_tokens))
             for index, request in enumerate(requests)
-            for place in range(request.n)
+            for place in range(request.first, request.first + request.n)
         ]
         # Equal lengths side by side: little padding.
         rows.sort(key=lambda row: -len(requests[row.request_index].prompt_token_ids))

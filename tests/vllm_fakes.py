@@ -1,0 +1,117 @@
+"""A stand-in for vLLM: requests end in the order of their length, one step at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+class EngineDeadError(Exception):
+    """As vLLM raises it."""
+
+
+class FakeVllm:
+    """What `vllm.LLMEngine` is asked and what it answers.
+
+    A request needs as many steps as its prompt's last token says; every completion is `tokens`.
+    """
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
+        self.asked: dict[str, SimpleNamespace] = {}
+        self.steps = 0
+        self.aborted: list[str] = []
+        self.loras: list[int] = []
+        self.states: list[str] = []
+        self.dies_at_step = -1
+        self.finish_reason = "length"
+        self._left: dict[str, int] = {}
+        self.engine_core = SimpleNamespace(shutdown=lambda: self.states.append("down"))
+
+    def add_request(self, key: str, prompt: Any, parameters: Any, lora_request: Any = None) -> str:
+        assert key not in self._left
+        self.asked[key] = SimpleNamespace(
+            prompt=prompt, parameters=parameters, lora=lora_request, asleep=self.asleep
+        )
+        self._left[key] = prompt["prompt_token_ids"][-1]
+        return key + "-internal"
+
+    def step(self) -> list[Any]:
+        if self.steps == self.dies_at_step:
+            raise EngineDeadError
+        self.steps += 1
+        self._left = {key: left - 1 for key, left in self._left.items()}
+        done = [key for key, left in self._left.items() if left <= 0]
+        for key in done:
+            del self._left[key]
+        return [self._output(key) for key in done]
+
+    def abort_request(self, keys: list[str]) -> None:
+        self.aborted.extend(keys)
+        for key in keys:
+            self._left.pop(key, None)
+
+    def add_lora(self, lora: Any) -> bool:
+        # Loaded when it is published: vLLM would read a folder that is gone by the first request.
+        assert Path(lora.lora_path).is_dir()
+        self.loras.append(lora.lora_int_id)
+        return True
+
+    def remove_lora(self, identity: int) -> bool:
+        self.loras.remove(identity)
+        return True
+
+    def sleep(self, level: int) -> None:
+        self.states.append(f"sleep {level}")
+
+    def wake_up(self) -> None:
+        self.states.append("wake")
+
+    @property
+    def asleep(self) -> bool:
+        return bool(self.states) and self.states[-1].startswith("sleep")
+
+    def _output(self, key: str) -> Any:
+        one = SimpleNamespace(
+            token_ids=[4, 9],
+            logprobs=[{4: SimpleNamespace(logprob=-0.5)}, {9: SimpleNamespace(logprob=-1.5)}],
+            text="7\nrest",
+            finish_reason=self.finish_reason,
+        )
+        outputs = [one] * self.asked[key].parameters.n
+        return SimpleNamespace(request_id=key, finished=True, outputs=outputs)
+
+
+def vllm_modules() -> dict[str, ModuleType]:
+    """The modules that the engine imports, by name; `vllm.made` lists the engines."""
+    names = (
+        "vllm",
+        "vllm.inputs",
+        "vllm.lora",
+        "vllm.lora.request",
+        "vllm.sampling_params",
+        "vllm.v1",
+        "vllm.v1.engine",
+        "vllm.v1.engine.exceptions",
+    )
+    modules: dict[str, Any] = {name: ModuleType(name) for name in names}
+    root = modules["vllm"]
+    root.made = []
+
+    def from_engine_args(arguments: dict[str, Any]) -> FakeVllm:
+        if arguments["dtype"] == "float7":
+            raise ValueError("no such dtype")
+        root.made.append(FakeVllm(arguments))
+        return root.made[-1]  # type: ignore[no-any-return]
+
+    root.EngineArgs = dict
+    root.LLMEngine = SimpleNamespace(from_engine_args=from_engine_args)
+    root.SamplingParams = SimpleNamespace
+    modules["vllm.inputs"].tokens_input = lambda token_ids: {"prompt_token_ids": token_ids}
+    modules["vllm.lora.request"].LoRARequest = lambda name, identity, path: SimpleNamespace(
+        lora_name=name, lora_int_id=identity, lora_path=path
+    )
+    modules["vllm.sampling_params"].RequestOutputKind = SimpleNamespace(FINAL_ONLY="final")
+    modules["vllm.v1.engine.exceptions"].EngineDeadError = EngineDeadError
+    return modules
