@@ -70,12 +70,27 @@ class ServiceConfig(BaseSettings):
     """The least that is logged."""
     log_format: Literal["console", "json"] = "console"
     """Lines for people, or one JSON object each."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Equal replica processes behind one address, each with curricula and memory of its own."""
+    worker_ports: Literal["auto", "shared", "separate"] = "auto"
+    """Workers share the ports (the kernel spreads connections) or take `port`, `port` + 1, …; auto: shared on Linux."""
     drain_seconds: float = Field(default=25.0, ge=0, le=3600)
     """How long running calls may still take after SIGTERM."""
     replica: ReplicaSettings = ReplicaSettings()
     """How curricula are kept in memory and snapshotted."""
     rpc: RpcSettings = RpcSettings()
     """Limits of connections and messages."""
+
+    @model_validator(mode="after")
+    def _ports_for_all_workers(self) -> ServiceConfig:
+        if self.workers > 1 and self.worker_ports == "separate":
+            for field, port in (("grpc_port", self.grpc_port), ("http_port", self.http_port)):
+                if port + self.workers - 1 > 65535:
+                    raise ValueError(
+                        f"{field} = {port} leaves no room for {self.workers} workers with separate ports; "
+                        f"choose {65536 - self.workers} or less, or 0"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _open_only_on_purpose(self) -> ServiceConfig:

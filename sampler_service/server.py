@@ -8,7 +8,11 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -18,11 +22,22 @@ from sampler_service.dashboard import DashboardServer, create_app
 from sampler_service.host_reader import HostReader
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
 from sampler_service.logs import configure_logging
+from sampler_service.metrics_exchange import MetricsExchange
 from sampler_service.replica import ReplicaHost
 from sampler_service.rpc import PortTakenError, RpcServer
 from sampler_service.rpc.metrics import CurriculumCollector
 
-__all__ = ["Service", "StartError", "run"]
+__all__ = [
+    "Service",
+    "StartError",
+    "WorkerPlace",
+    "cannot_listen",
+    "check_log_server",
+    "on_stop_signals",
+    "provide_log_server",
+    "run",
+    "serve",
+]
 
 _log = structlog.get_logger(__name__)
 
@@ -31,11 +46,28 @@ class StartError(RuntimeError):
     """The service cannot start; one line for people."""
 
 
-class Service:
-    """A running service. `async with Service(config) as service` starts it; the end drains and stops it."""
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """What a worker knows of those beside it."""
 
-    def __init__(self, config: ServiceConfig) -> None:
+    number: int
+    """From 0."""
+    workers: int
+    """How many there are."""
+    exchange: Path
+    """Directory where they find each other's figures."""
+
+
+class Service:
+    """A running service. `async with Service(config) as service` starts it; the end drains and stops it.
+
+    With a `place` it is one of several workers: their parent looks after the log's server, and the ports
+    are shared.
+    """
+
+    def __init__(self, config: ServiceConfig, place: WorkerPlace | None = None) -> None:
         self.config = config
+        self.place = place
         self.host: ReplicaHost
         self.rpc: RpcServer
         self.dashboard: DashboardServer | None = None
@@ -69,40 +101,48 @@ class Service:
         return f"Curriculum sampler is up: {page}gRPC {self.rpc.address}, {log}. Ctrl-C stops it."
 
     async def _start(self) -> None:
-        config = self.config
-        try:
-            client = await self._open_log()
-            for warning in await client.check_server():
-                _log.warning(warning)
-        except LogUnavailableError as error:
-            raise StartError(
-                f"the log's server cannot be reached: {error}. Start it, or check --redis-url; "
-                "without --redis-url the service brings its own"
-            ) from error
-        except LogError as error:
-            raise StartError(str(error)) from error
+        config, place = self.config, self.place
+        redis = await provide_log_server(config, self._open)
+        if place is None:
+            await check_log_server(redis)
+        client = LogClient(redis)
+        self._open.push_async_callback(client.aclose)
         self.host = ReplicaHost(client, config.replica)
         await self.host.start()
         self._open.push_async_callback(self.host.close)
         for collector in (GCCollector, PlatformCollector, ProcessCollector):
             collector(registry=self.registry)
         self.registry.register(CurriculumCollector(self.host.statistics))
+        gather = None
+        if place is not None:
+            exchange = MetricsExchange(place.exchange, place.number, self.registry)
+            await exchange.start()
+            self._open.push_async_callback(exchange.stop)
+            gather = exchange.gather
         # The dashboard comes first and goes last: it shows the service while that drains.
         if config.http_port >= 0:
-            app = create_app(HostReader(self.host, self._is_draining), metrics_registry=self.registry)
+            reader = HostReader(self.host, self._is_draining)
+            app = create_app(reader, metrics_registry=self.registry, gather_metrics=gather)
             try:
-                self.dashboard = await DashboardServer.start(app, config.http_host, config.http_port)
+                self.dashboard = await DashboardServer.start(
+                    app, config.http_host, config.http_port, share_port=place is not None
+                )
             except OSError as error:
-                raise _cannot_listen(
+                raise cannot_listen(
                     "HTTP", config.http_host, config.http_port, "--http-port", error
                 ) from error
             self._open.push_async_callback(self.dashboard.stop)
         try:
             self.rpc = await RpcServer.start(
-                self.host, config.rpc, self.registry, host_name=config.grpc_host, port=config.grpc_port
+                self.host,
+                config.rpc,
+                self.registry,
+                host_name=config.grpc_host,
+                port=config.grpc_port,
+                share_port=place is not None,
             )
         except PortTakenError as error:
-            raise _cannot_listen("gRPC", config.grpc_host, config.grpc_port, "--grpc-port", error) from error
+            raise cannot_listen("gRPC", config.grpc_host, config.grpc_port, "--grpc-port", error) from error
         self._open.push_async_callback(self._drain)
 
     async def _drain(self) -> None:
@@ -112,18 +152,43 @@ class Service:
     def _is_draining(self) -> bool:
         return self._draining
 
-    async def _open_log(self) -> LogClient:
-        settings = self.config.redis
-        if settings is None:
-            embedded = EmbeddedServer(self.config.data_dir, appendfsync=self.config.appendfsync)
-            await embedded.start()
-            self._open.push_async_callback(embedded.stop)
-            keeper = asyncio.create_task(_keep_alive(embedded), name="embedded server's keeper")
-            self._open.push_async_callback(_cancel, keeper)
-            settings = RedisSettings(url=embedded.url)
-        client = LogClient(settings)
-        self._open.push_async_callback(client.aclose)
-        return client
+
+async def provide_log_server(config: ServiceConfig, open_: AsyncExitStack) -> RedisSettings:
+    """Where the log's server is; one of our own, kept alive until `open_` is closed, if none is configured.
+
+    Raises:
+        StartError: it does not start.
+    """
+    if config.redis is not None:
+        return config.redis
+    embedded = EmbeddedServer(config.data_dir, appendfsync=config.appendfsync)
+    try:
+        await embedded.start()
+    except LogError as error:
+        raise StartError(str(error)) from error
+    open_.push_async_callback(embedded.stop)
+    keeper = asyncio.create_task(_keep_alive(embedded), name="embedded server's keeper")
+    open_.push_async_callback(_cancel, keeper)
+    return RedisSettings(url=embedded.url)
+
+
+async def check_log_server(settings: RedisSettings) -> None:
+    """Logs what is unwise about the log's server.
+
+    Raises:
+        StartError: it cannot be reached, or cannot hold a log.
+    """
+    async with LogClient(settings) as client:
+        try:
+            for warning in await client.check_server():
+                _log.warning(warning)
+        except LogUnavailableError as error:
+            raise StartError(
+                f"the log's server cannot be reached: {error}. Start it, or check --redis-url; "
+                "without --redis-url the service brings its own"
+            ) from error
+        except LogError as error:
+            raise StartError(str(error)) from error
 
 
 def run(config: ServiceConfig) -> int:
@@ -131,26 +196,30 @@ def run(config: ServiceConfig) -> int:
     configure_logging(config.log_level, config.log_format)
     for name in unknown_variables():
         _log.warning("environment variable is not a setting and is ignored", name=name)
-    return asyncio.run(_run(config))
+    return asyncio.run(serve(Service(config), say=_say))
 
 
-async def _run(config: ServiceConfig) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def _say(service: Service) -> None:
+    print(service.ready_line, service.welcome, sep="\n", flush=True)
 
-    def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
-            # Somebody is in a hurry. Nothing acknowledged is lost: the log has it.
-            sys.stderr.flush()
-            os._exit(128 + number)
-        stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    service = Service(config)
+async def serve(
+    service: Service,
+    *,
+    say: Callable[[Service], None],
+    also_until: Coroutine[Any, Any, None] | None = None,
+) -> int:
+    """Starts the service, calls `say`, and stops it in good order; the exit status.
+
+    Args:
+        also_until: something else than a signal that ends it when it returns.
+    """
+    stopping = on_stop_signals()
+    ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
+    if also_until is not None:
+        ends.append(asyncio.create_task(also_until))
     starting = asyncio.create_task(service.__aenter__())
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((starting, *ends), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         await _cancel(starting)
         return 0
@@ -159,12 +228,30 @@ async def _run(config: ServiceConfig) -> int:
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(service.ready_line, service.welcome, sep="\n", flush=True)
-    await stop
-    _log.info("draining", at_most_seconds=config.drain_seconds)
+    say(service)
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("draining", at_most_seconds=service.config.drain_seconds)
     await service.__aexit__()
     _log.info("stopped")
     return 0
+
+
+def on_stop_signals(before_the_end: Callable[[], None] | None = None) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. A second signal ends the process at once, after `before_the_end`."""
+    stopping = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set():
+            # Somebody is in a hurry. Nothing acknowledged is lost: the log has it.
+            if before_the_end is not None:
+                before_the_end()
+            sys.stderr.flush()
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    return stopping
 
 
 async def _keep_alive(embedded: EmbeddedServer) -> None:
@@ -185,7 +272,8 @@ async def _cancel(task: asyncio.Task[object]) -> None:
         await task
 
 
-def _cannot_listen(what: str, host: str, port: int, option: str, error: OSError) -> StartError:
+def cannot_listen(what: str, host: str, port: int, option: str, error: OSError) -> StartError:
+    """The error for a port that cannot be had, with what to do about it."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
         return StartError(

@@ -52,6 +52,19 @@ _Fsync = Annotated[
 ]
 _LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")]
 _LogFormat = Annotated[str | None, typer.Option(help="console or json. [default: console]")]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Replica processes behind one address, each using about one core; restarted when they crash. [default: 1]"
+    ),
+]
+_WorkerPorts = Annotated[
+    str | None,
+    typer.Option(
+        help="Workers on shared ports, or separate ones (port, port + 1, ...): auto, shared or separate. "
+        "[default: auto, which is shared on Linux]"
+    ),
+]
 _DrainSeconds = Annotated[
     float | None, typer.Option(help="How long running calls may take after SIGTERM. [default: 25]")
 ]
@@ -69,6 +82,8 @@ def serve(
     appendfsync: _Fsync = None,
     log_level: _LogLevel = None,
     log_format: _LogFormat = None,
+    workers: _Workers = None,
+    worker_ports: _WorkerPorts = None,
     drain_seconds: _DrainSeconds = None,
     config: _File = None,
 ) -> None:
@@ -76,10 +91,13 @@ def serve(
 
     Options win over SAMPLER_… environment variables, those over --config, that over the defaults
     (`sampler-service config` shows what comes out). Prints `ready grpc=HOST:PORT http=HOST:PORT` when it serves.
+    With --workers a parent starts that many replicas on one log and restarts those that end.
     """
     chosen = _load(locals())
-    from sampler_service.server import run
-
+    if chosen.workers > 1:
+        from sampler_service.workers import run
+    else:
+        from sampler_service.server import run
     raise typer.Exit(run(chosen))
 
 
@@ -95,6 +113,8 @@ def show_config(
     appendfsync: _Fsync = None,
     log_level: _LogLevel = None,
     log_format: _LogFormat = None,
+    workers: _Workers = None,
+    worker_ports: _WorkerPorts = None,
     drain_seconds: _DrainSeconds = None,
     config: _File = None,
 ) -> None:

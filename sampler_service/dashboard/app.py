@@ -1,5 +1,6 @@
 """The dashboard's application: page, API, live stream, probes and metrics."""
 
+from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,13 +35,15 @@ def create_app(
     reader: CurriculumReader,
     *,
     metrics_registry: CollectorRegistry | None = None,
+    gather_metrics: Callable[[], Awaitable[CollectorRegistry]] | None = None,
     stream_interval_seconds: float = 1.0,
     stream_heartbeat_seconds: float = 15.0,
 ) -> FastAPI:
     """The dashboard over `reader`.
 
-    `metrics_registry` is what /metrics exposes (the process's default registry when None). Live streams look
-    for news every `stream_interval_seconds`. Whoever runs the app calls `app.state.feeds.close()` before it
+    `metrics_registry` is what /metrics exposes (the process's default registry when None), unless
+    `gather_metrics` fetches it anew for each request, from several processes. Live streams look for news
+    every `stream_interval_seconds`. Whoever runs the app calls `app.state.feeds.close()` before it
     stops the HTTP server, as `DashboardServer` does: open streams would hold the server up otherwise.
     """
     app = FastAPI(
@@ -59,12 +62,18 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     install_error_handlers(app)
     app.include_router(create_router(reader, feeds))
-    _add_probes(app, reader, metrics_registry if metrics_registry is not None else REGISTRY)
+    registry = metrics_registry if metrics_registry is not None else REGISTRY
+    _add_probes(app, reader, registry, gather_metrics)
     _add_page(app)
     return app
 
 
-def _add_probes(app: FastAPI, reader: CurriculumReader, registry: CollectorRegistry) -> None:
+def _add_probes(
+    app: FastAPI,
+    reader: CurriculumReader,
+    registry: CollectorRegistry,
+    gather: Callable[[], Awaitable[CollectorRegistry]] | None,
+) -> None:
     @app.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)
     async def healthz() -> Response:
         return Response("ok\n", media_type="text/plain", headers={"cache-control": "no-store"})
@@ -79,7 +88,8 @@ def _add_probes(app: FastAPI, reader: CurriculumReader, registry: CollectorRegis
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type, "cache-control": "no-store"})
+        exposed = registry if gather is None else await gather()
+        return Response(encode(exposed), headers={"content-type": content_type, "cache-control": "no-store"})
 
 
 def _add_page(app: FastAPI) -> None:

@@ -27,12 +27,19 @@ class DashboardServer:
         self.host, self.port = listener.getsockname()[:2]
 
     @classmethod
-    async def start(cls, app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> "DashboardServer":
-        """Binds and serves; port 0 picks one. Raises OSError when the address cannot be bound."""
+    async def start(
+        cls, app: FastAPI, host: str = "127.0.0.1", port: int = 0, *, share_port: bool = False
+    ) -> "DashboardServer":
+        """Binds and serves; port 0 picks one. `share_port`: beside other processes that do too.
+
+        Raises OSError when the address cannot be bound.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if share_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((host, port))
         except OSError:
             listener.close()

@@ -37,6 +37,4 @@ class RpcSettings(BaseModel):
                 round(self.min_ping_interval_seconds * 1000),
             ),
             ("grpc.keepalive_permit_without_calls", 1),
-            # Two servers on one port would each get some of the calls: let the second one fail instead.
-            ("grpc.so_reuseport", 0),
         ]

@@ -19,7 +19,7 @@ from sampler_service.rpc.interceptors import CallInterceptor
 from sampler_service.rpc.limits import RpcSettings
 from sampler_service.rpc.servicer import CurriculumServicer
 
-__all__ = ["PortTakenError", "RpcServer"]
+__all__ = ["PortTakenError", "RpcServer", "try_to_listen"]
 
 
 class PortTakenError(OSError):
@@ -29,11 +29,16 @@ class PortTakenError(OSError):
 class RpcServer:
     """CurriculumService, health and reflection on one port. Make it with `start`."""
 
-    def __init__(self, host: ReplicaHost, settings: RpcSettings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, host: ReplicaHost, settings: RpcSettings, registry: CollectorRegistry, share_port: bool = False
+    ) -> None:
         self._interceptor = CallInterceptor(registry)
         self._servicer = CurriculumServicer(host, settings)
         self._health = HealthWatcher(host)
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=settings.channel_options())
+        # Two services on one port would each get some of the calls: let the second one fail instead,
+        # unless they are workers of one parent.
+        options = [*settings.channel_options(), ("grpc.so_reuseport", int(share_port))]
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         curriculum_pb2_grpc.add_CurriculumServiceServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call, unused-ignore]
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -49,15 +54,17 @@ class RpcServer:
         *,
         host_name: str = "127.0.0.1",
         port: int = 0,
+        share_port: bool = False,
     ) -> RpcServer:
-        """Listens and serves; port 0 picks one, see `address`.
+        """Listens and serves; port 0 picks one, see `address`. `share_port`: beside others that do too.
 
         Raises:
             PortTakenError: somebody else listens there, or the host is not this machine's.
         """
-        started = cls(host, settings, registry)
+        started = cls(host, settings, registry, share_port)
         literal = f"[{host_name}]" if ":" in host_name else host_name
-        _try_to_listen(host_name, port)
+        if not share_port:
+            try_to_listen(host_name, port)
         try:
             bound = started._server.add_insecure_port(f"{literal}:{port}")
         except RuntimeError as error:
@@ -79,8 +86,12 @@ class RpcServer:
         await asyncio.gather(stopping, self._server.stop(min(grace_seconds, 0.1)))
 
 
-def _try_to_listen(host_name: str, port: int) -> None:
-    """gRPC does not say why it cannot listen, other than by writing to stderr: so ask the kernel first."""
+def try_to_listen(host_name: str, port: int) -> None:
+    """Asks the kernel whether one can listen there: gRPC says why not only by writing to stderr.
+
+    Raises:
+        PortTakenError: somebody listens there, or the host is not this machine's.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host_name, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:

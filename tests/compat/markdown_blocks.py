@@ -133,6 +133,7 @@ class Reader:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+            _wait_for_group(process.pid)
         self._running.clear()
 
     def _start(self, block: Block, script: Path) -> None:
@@ -164,3 +165,15 @@ class Reader:
         ports = {"SAMPLER_GRPC_PORT": self._ports["50051"], "SAMPLER_HTTP_PORT": self._ports["8080"]}
         target = f"127.0.0.1:{self._ports['50051']}"
         return {**kept, **ports, "SAMPLER_TARGET": target, "PATH": self._path, "PYTHONUNBUFFERED": "1"}
+
+
+def _wait_for_group(group: int, timeout_seconds: float = 60.0) -> None:
+    """The shell ends at once; the service that it started drains first, and keeps its ports meanwhile."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    os.killpg(group, signal.SIGKILL)

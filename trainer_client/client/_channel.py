@@ -71,7 +71,7 @@ class Endpoint:
             raise invalid("target", f"is {target!r}; expected host:port, dns:///host:port or unix:path")
         if max_message_bytes < 1:
             raise invalid("max_message_bytes", f"is {max_message_bytes}; must be at least 1")
-        resolved, is_dns, is_local = _resolve(target)
+        resolved, has_several, is_local = _resolve(target)
         if tls is None:
             tls = token is not None and not is_local
         if tls is True:
@@ -79,18 +79,20 @@ class Endpoint:
         return cls(
             target=resolved,
             credentials=tls.credentials() if isinstance(tls, Tls) else None,
-            options=_options(is_dns, max_message_bytes, tls.server_name if isinstance(tls, Tls) else None),
+            options=_options(
+                has_several, max_message_bytes, tls.server_name if isinstance(tls, Tls) else None
+            ),
             metadata=(("authorization", f"Bearer {token}"),) if token is not None else (),
         )
 
 
 def _resolve(target: str) -> tuple[str, bool, bool]:
-    """Gives the target with a scheme, whether it is a DNS name, and whether it is this machine."""
+    """Gives the target with a scheme, whether it may stand for several addresses, and whether it is this machine."""
     scheme, separator, rest = target.partition(":")
     if separator and scheme in {"unix", "unix-abstract", "ipv4", "ipv6", "xds", "vsock"}:
-        host = rest.lstrip("/")
-        local = scheme.startswith("unix") or host.startswith(("127.", "[::1]"))
-        return target, False, local
+        addresses = rest.lstrip("/").split(",")
+        local = scheme.startswith("unix") or all(one.startswith(("127.", "[::1]")) for one in addresses)
+        return target, "," in rest, local
     is_dns_scheme = scheme == "dns" and separator == ":"
     authority = rest.removeprefix("///") if is_dns_scheme else target
     host = authority.rsplit("/", 1)[-1].rsplit(":", 1)[0].strip("[]")
@@ -104,12 +106,12 @@ def _resolve(target: str) -> tuple[str, bool, bool]:
 
 
 def _options(
-    is_dns: bool, max_message_bytes: int, server_name: str | None
+    has_several: bool, max_message_bytes: int, server_name: str | None
 ) -> tuple[tuple[str, int | str], ...]:
     service_config: dict[str, object] = {
         "methodConfig": [{"name": [{"service": name} for name in _SERVICES], "retryPolicy": _RETRY_POLICY}]
     }
-    if is_dns:
+    if has_several:
         # One connection per replica instead of all calls on the first address.
         service_config["loadBalancingConfig"] = [{"round_robin": {}}]
     options: list[tuple[str, int | str]] = [
