@@ -21,6 +21,7 @@ from sampler_service.log.blocks import (
     lay_out,
 )
 from sampler_service.log.errors import (
+    LogLostError,
     SnapshotCorruptError,
     SnapshotFormatError,
     SnapshotMissingError,
@@ -76,6 +77,7 @@ class SnapshotStore:
 
         The arrays must not change meanwhile. Blocks that the server has already are not sent again.
         O(bytes) of hashing in a thread, O(changed bytes) of traffic. Visible only when complete.
+        Raises `LogLostError` when the log no longer holds `revision`.
         """
         self.lock.require_token()
         manifest = await self._send(revision, columns)
@@ -236,6 +238,7 @@ class SnapshotStore:
             head = await pipe.get(self._keys.head)
             if not await pipe.execute_command("EXISTS", self._keys.log):
                 raise SnapshotterLostError(f"curriculum {self.curriculum_id!r} was deleted")
+            await self._require_in_log(pipe, manifest.revision)
             pipe.multi()
             pipe.hset(self._keys.manifests, manifest.revision, manifest.SerializeToString())
             if head is None or is_after(manifest.revision, _text(head)):
@@ -247,6 +250,17 @@ class SnapshotStore:
         except SnapshotterLostError:
             await self._clear_after_deletion()
             raise
+
+    async def _require_in_log(self, pipe: Any, revision: str) -> None:
+        """A state of which the server has lost the log must not come back as a snapshot."""
+        if await pipe.execute_command("XRANGE", self._keys.log, revision, revision):
+            return
+        horizon = await pipe.hget(self._keys.horizon, "revision")
+        if is_after(revision, _text(horizon or START)):
+            raise LogLostError(
+                f"the server lost entry {revision} of curriculum {self.curriculum_id!r}: "
+                "the state at it is no longer one of the log"
+            )
 
     async def _clear_after_deletion(self) -> None:
         """Blocks sent while the curriculum was deleted belong to nobody."""

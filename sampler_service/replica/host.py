@@ -411,6 +411,10 @@ class ReplicaHost:
                 slots = slots_in_lease(lease, named[1], columns.prompt_ids)
             else:
                 slots = replica.state.table.find(columns.prompt_ids)
+                if (slots < 0).any():
+                    # Perhaps another replica has added them.
+                    await replica.catch_up()
+                    slots = replica.state.table.find(columns.prompt_ids)
                 named = (slots, columns.prompt_ids)
             unknown = slots < 0
             reported = columns.event(slots, ~unknown)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.errors import Aborted
+from sampler_service.curriculum.errors import Aborted, NotFound
 from sampler_service.log import SnapshotterLostError, revision_millis
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 
@@ -49,10 +49,15 @@ async def take_snapshot(replica: CurriculumReplica) -> bool:
     """Keeps the present state, trims the log behind the snapshot before it, and drops what nobody needs.
 
     Returns:
-        False when another process is at it.
+        False when another process is at it, or the curriculum was deleted.
     """
     async with _snapshotter(replica, 0.0) as held:
         if not held:
+            return False
+        # A replica that is behind knows neither of new checkpoints, whose snapshots it must keep, nor of loss.
+        try:
+            await replica.catch_up()
+        except NotFound:
             return False
         before = await replica.store.head()
         revision, columns = await replica.copy_state()

@@ -10,6 +10,7 @@ from curriculum.v1.log_pb2 import SnapshotManifest
 from sampler_service.log import (
     CurriculumLog,
     LogClient,
+    LogLostError,
     RedisSettings,
     SnapshotCorruptError,
     SnapshotFormatError,
@@ -19,12 +20,12 @@ from sampler_service.log import (
 )
 from sampler_service.log.blocks import BLOCK_BYTES
 from sampler_service.log.manifest import seal
-from tests.redis_servers import RedisServer
+from tests.redis_servers import SERVERS, RedisServer
 
 ROWS = 50_000
 
 
-@pytest.fixture(params=["valkey", "redis_7"])
+@pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> RedisServer:
     server: RedisServer = request.getfixturevalue(request.param)
     return server
@@ -324,3 +325,16 @@ async def test_others_are_served_while_a_state_is_saved_and_loaded(client, log, 
         await asyncio.wait([pinging])
     # 64 MB in slices of 2: between any two slices somebody else has a turn.
     assert min(pings.values()) > 10
+
+
+async def test_a_state_whose_log_the_server_has_lost_is_not_kept(
+    server: RedisServer, client: LogClient, log: CurriculumLog, store: SnapshotStore
+):
+    kept, lost = (await log.append([b"kept", b"lost"], after=log.seen)).own
+    await store.save(kept, {"visits": np.zeros(3)})
+    with server.connection() as raw:
+        raw.xdel(client.keys("math").log, lost)
+    with pytest.raises(LogLostError, match=lost):
+        await store.save(lost, {"visits": np.ones(3)})
+    assert await store.head() == kept
+    assert await store.revisions() == [kept]

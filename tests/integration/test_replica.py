@@ -210,6 +210,26 @@ async def test_going_back_to_a_checkpoint(log_client: LogClient) -> None:
     assert [checkpoint.checkpoint_id for checkpoint in kept_ids] == ["step-1"]
 
 
+async def test_the_snapshot_of_a_replica_that_is_behind_leaves_checkpoints_alone(
+    log_client: LogClient,
+) -> None:
+    host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host)
+    await next_batch(behind, "n")
+    await next_batch(host, "before")
+    await host.create_checkpoint(
+        pb.CreateCheckpointRequest(curriculum_id="math", request_id="k", checkpoint_id="step-1")
+    )
+    await next_batch(host, "later")
+    await host.close()
+    await behind.close()
+    fresh = ReplicaHost(log_client, QUIET)
+    await fresh.restore_checkpoint(
+        pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="step-1")
+    )
+    assert await digest(fresh) == await digest(host)
+
+
 async def test_leases_of_a_trainer_that_died_expire(log_client: LogClient) -> None:
     host = ReplicaHost(log_client, ReplicaSettings(tick_seconds=0.05), seed=1)
     await host.start()
@@ -283,6 +303,25 @@ async def test_prompts_outside_the_lease_are_rejected_one_by_one(host: ReplicaHo
     assert [(r.prompt_id, r.rollouts, r.reason) for r in answer.rejected] == [
         (other, 2, "PROMPT_NOT_IN_LEASE")
     ]
+
+
+async def test_prompts_added_through_another_replica_count_in_reports_outside_any_lease(
+    log_client: LogClient,
+) -> None:
+    hosts = [ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2)]
+    await create(hosts[0])
+    await hosts[1].replica("math")
+
+    async def more() -> AsyncIterator[pb.AddPromptsRequest]:
+        yield pb.AddPromptsRequest(curriculum_id="math", request_id="more", prompt_ids=["new"])
+
+    await hosts[0].add_prompts(more())
+    answer = await hosts[1].report_rollouts(
+        pb.ReportRolloutsRequest(
+            curriculum_id="math", request_id="r", prompt_ids=["new"], rollout_counts=[2], rewards=[0, 1]
+        )
+    )
+    assert (answer.accepted, list(answer.rejected)) == (2, [])
 
 
 async def test_one_round_of_appends_serves_many_concurrent_writers(log_client: LogClient) -> None:
