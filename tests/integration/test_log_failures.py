@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -21,15 +20,23 @@ from sampler_service.log import (
     parse_revision,
     revision_millis,
 )
-from tests.redis_servers import RedisServer, free_port, redis_binary, running_server, valkey_binary
+from tests.redis_servers import (
+    SERVERS,
+    RedisServer,
+    binary_of,
+    free_port,
+    redis_binary,
+    running_server,
+    valkey_binary,
+)
 
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["valkey", "redis_7"])
+@pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server of this test's own, to be mistreated."""
-    with running_server(valkey_binary() if request.param == "valkey" else redis_binary()) as server:
+    with running_server(binary_of(request.param)) as server:
         yield server
 
 
@@ -85,9 +92,9 @@ async def killed_under_load(server: RedisServer) -> tuple[list[tuple[str, bytes]
     return acknowledged, survived
 
 
-@pytest.mark.parametrize("binary", [valkey_binary(), redis_binary()], ids=["valkey", "redis_7"])
-async def test_with_fsync_always_kill_9_under_load_loses_nothing_that_was_acknowledged(binary: Path):
-    with running_server(binary, options={"appendfsync": "always"}) as server:
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_with_fsync_always_kill_9_under_load_loses_nothing_that_was_acknowledged(kind: str):
+    with running_server(binary_of(kind), options={"appendfsync": "always"}) as server:
         acknowledged, survived = await killed_under_load(server)
     for revision, payload in acknowledged:
         assert survived[revision] == payload
