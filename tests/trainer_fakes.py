@@ -162,6 +162,10 @@ class FakeCurriculum:
         self.state = copy.deepcopy(self.checkpoints[checkpoint_id])
         return Receipt(self._next_revision(), False)
 
+    def delete_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
+        del self.checkpoints[checkpoint_id]
+        return Receipt(self._next_revision(), False)
+
     def _next_revision(self) -> str:
         self._revision += 1
         return str(self._revision)

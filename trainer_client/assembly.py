@@ -16,6 +16,7 @@ from trainer_client.learner.lora import add_lora
 from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.learner.replay import ReplayBuffer
 from trainer_client.loop import Reporter, Trainer
+from trainer_client.metric_sinks import MetricsSink, TensorBoardSink, WandbSink
 from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import load_model
 from trainer_client.prompt_reading import read_prompts
@@ -33,19 +34,30 @@ class Learner:
     tokenizer: Any
 
 
+def build_model(config: TrainConfig) -> tuple[Any, Any]:
+    """The model, with adapters where the settings say so, and its tokenizer."""
+    model, tokenizer = load_model(config.model)
+    if config.lora is None:
+        return model, tokenizer
+    lora = config.lora
+    adapted = add_lora(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        modules=lora.modules,
+        exclude_modules=lora.exclude_modules,
+        layers=lora.layers,
+        ranks=lora.ranks,
+        rank_stabilised=lora.rank_stabilised,
+        seed=config.seed,
+    )
+    return adapted, tokenizer
+
+
 def build_learner(config: TrainConfig) -> Learner:
     """Loads the model, adds adapters, makes the optimizer and the engine."""
-    model, tokenizer = load_model(config.model)
-    if config.lora is not None:
-        lora = config.lora
-        model = add_lora(
-            model,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            dropout=lora.dropout,
-            modules=lora.modules,
-            seed=config.seed,
-        )
+    model, tokenizer = build_model(config)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0)
@@ -74,6 +86,26 @@ def update_settings(config: TrainConfig) -> UpdateSettings:
         importance_cap=learner.importance_cap,
         replay_importance_cap=config.replay.importance_cap,
     )
+
+
+def build_metrics(config: TrainConfig, first_step: int = 0) -> MetricsLog:
+    """Where metrics go; a resumed run goes on in the same files."""
+    run = config.run_directory
+    sinks: list[MetricsSink] = []
+    if config.metrics.tensorboard:
+        sinks.append(TensorBoardSink(run / "tensorboard", first_step))
+    if config.metrics.wandb_project:
+        sinks.append(
+            WandbSink(
+                config.metrics.wandb_project,
+                config.name,
+                run,
+                json.loads(config.model_dump_json()),
+                config.metrics.wandb_arguments,
+            )
+        )
+    # The evaluation before the first step is step 0's line.
+    return MetricsLog(run, first_step=first_step + 1 if first_step else 0, sinks=sinks)
 
 
 def build_replay(config: TrainConfig) -> ReplayBuffer:
@@ -144,8 +176,7 @@ def build_trainer(
         {read.prompt.prompt_id: read for read in prompts},
         held_out,
         CheckpointStore(run / "checkpoints", config.checkpoint.keep),
-        # The evaluation before the first step is step 0's line.
-        MetricsLog(run, first_step=first_step + 1 if first_step else 0),
+        build_metrics(config, first_step),
         reporter,
         stop,
         stop_strings=pool.stop,
@@ -182,7 +213,7 @@ def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEng
             dtype=config.model.dtype,
             temperature=rollouts.temperature,
             max_model_tokens=rollouts.max_model_tokens,
-            max_lora_rank=config.lora.rank,
+            max_lora_rank=config.lora.largest_rank,
             gpu_memory_share=rollouts.gpu_memory_share,
             sleep=rollouts.sleep,
             seed=config.seed,

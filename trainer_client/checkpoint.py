@@ -3,6 +3,7 @@
 A checkpoint is a folder `step-000040` that appears under its name only when it is complete.
 """
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -56,14 +57,21 @@ class CheckpointStore:
         names = [p.name for p in self.directory.iterdir() if (p / STATE_FILE).exists()]
         return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
-    def save(self, policy: Policy, state: RunState, replay: ReplayBuffer | None = None) -> Path:
-        """Writes a checkpoint and removes the oldest beyond `keep`."""
+    def save(self, policy: Policy, state: RunState, replay: ReplayBuffer | None = None) -> list[RunState]:
+        """Writes a checkpoint, removes the oldest beyond `keep`, and gives what those said.
+
+        Each is one folder under its own name: a save that is cut short leaves the ones before it.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
         try:
             policy.model.save_pretrained(str(work / MODEL_FOLDER))
             torch.save(
-                {"optimizer": policy.optimizer.state_dict(), "random": torch.get_rng_state()},
+                {
+                    "optimizer": policy.optimizer.state_dict(),
+                    "random": torch.get_rng_state(),
+                    "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                },
                 work / OPTIMIZER_FILE,
             )
             if replay is not None:
@@ -75,9 +83,12 @@ class CheckpointStore:
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        removed = []
         for step in self.steps()[: -self.keep]:
+            with contextlib.suppress(CheckpointError):
+                removed.append(self.read_state(step))
             shutil.rmtree(self.path(step), ignore_errors=True)
-        return target
+        return removed
 
     def latest(self) -> int:
         """The newest checkpoint's step. Raises CheckpointError when there is none."""
@@ -112,6 +123,8 @@ class CheckpointStore:
             kept = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
             policy.optimizer.load_state_dict(kept["optimizer"])
             torch.set_rng_state(kept["random"])
+            if len(kept["random_cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(kept["random_cuda"])
             if replay is not None and (folder / REPLAY_FILE).exists():
                 with np.load(folder / REPLAY_FILE, allow_pickle=False) as arrays:
                     replay.restore(dict(arrays))

@@ -96,9 +96,9 @@ def evaluate(
 ) -> None:
     """Accuracy on the held-out prompts, by cluster."""
     from trainer_client.assembly import build_learner, held_out_choice
-    from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore, load_weights
     from trainer_client.config import load_config
     from trainer_client.evaluation import evaluate as evaluate_prompts
+    from trainer_client.export import load_checkpoint
     from trainer_client.prompt_reading import read_prompts
     from trainer_client.rollouts import SamplingParams
     from trainer_client.tasks.build import build_pool
@@ -106,15 +106,7 @@ def evaluate(
     settings = load_config(config, set_ or [])
     pool = build_pool(settings.tasks)
     learner = build_learner(settings)
-    label = "the bare model"
-    if checkpoint is None or str(checkpoint) != "none":
-        store = CheckpointStore(settings.run_directory / "checkpoints")
-        folder = checkpoint or store.path(store.latest())
-        try:
-            load_weights(learner.policy.model, folder / MODEL_FOLDER)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise TrainerError(f"--checkpoint {folder}: does not fit this configuration: {error}") from error
-        label = str(folder)
+    label = load_checkpoint(settings, learner.policy.model, checkpoint)
     prompts = read_prompts(held_out_choice(pool, settings.evaluation.prompts), learner.tokenizer, settings)
     if not prompts:
         raise TrainerError("evaluation: no held-out prompts; raise held_out_share or evaluation.prompts")
@@ -123,6 +115,7 @@ def evaluate(
         prompts,
         SamplingParams(settings.evaluation.temperature, 1.0, settings.rollouts.max_tokens, pool.stop),
         samples=settings.evaluation.samples,
+        ks=settings.evaluation.ks,
         seed=settings.seed,
     )
     table = Table(title=f"Held-out accuracy of {label}")
@@ -135,7 +128,29 @@ def evaluate(
     console = Console()
     console.print(table)
     if outcome.samples > 1:
-        console.print(f"pass@{outcome.samples}: {outcome.pass_at_k:.1%}", highlight=False)
+        rates = ", ".join(f"pass@{k} {rate:.1%}" for k, rate in outcome.pass_at.items())
+        console.print(f"{rates} of {outcome.samples} samples each", highlight=False)
+
+
+@app.command()
+def export(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")],
+    set_: SetOption = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint's folder; default: the run's newest.")
+    ] = None,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Only the adapters, as they are; default: merged in.")
+    ] = False,
+) -> None:
+    """Writes a checkpoint as a plain model with its tokenizer, the adapters merged into the weights."""
+    from trainer_client.config import load_config
+    from trainer_client.export import export_model
+
+    settings = load_config(config, set_ or [])
+    label = export_model(settings, output, checkpoint, adapters_only=adapters)
+    Console().print(f"{label} written to {output}", highlight=False)
 
 
 def main() -> None:

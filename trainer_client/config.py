@@ -58,7 +58,27 @@ class LoraConfig(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the adapters' input. Above 0 the policy that learns is not quite the one that sampled."""
     modules: tuple[str, ...] | None = None
-    """Names of the linear layers; none: all of them but the output head."""
+    """Names of the linear layers (`q_proj`), or the ends of their paths; none: all but the output head."""
+    exclude_modules: tuple[str, ...] = ()
+    """Names of linear layers to leave alone."""
+    layers: tuple[int, ...] | None = None
+    """Numbers of the model's blocks; none: all."""
+    ranks: dict[str, int] = Field(default_factory=dict)
+    """A rank of its own for some layers, by name; alpha / rank stays what it is."""
+    rank_stabilised: bool = False
+    """Scale by alpha / √rank instead (arXiv 2312.03732)."""
+
+    @model_validator(mode="after")
+    def _ranks_are_positive(self) -> Self:
+        for name, rank in self.ranks.items():
+            if rank < 1:
+                raise ValueError(f"ranks: {name!r} must be at least 1, got {rank}")
+        return self
+
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank of any adapter."""
+        return max(self.rank, *self.ranks.values(), self.rank)
 
 
 class CurriculumConfig(Settings):
@@ -205,8 +225,38 @@ class EvaluationConfig(Settings):
     """At most so many held-out prompts, the same every time; 0: no evaluation."""
     samples: int = Field(default=1, ge=1)
     """Completions per prompt."""
+    pass_at: tuple[int, ...] = ()
+    """The k of pass@k, unbiased from all samples; default: `samples` alone."""
     temperature: float = Field(default=0.0, ge=0)
-    """0: greedy."""
+    """0: greedy, one sample says everything."""
+
+    @model_validator(mode="after")
+    def _samples_differ_and_suffice(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                "several samples at temperature 0 are all the same; set temperature or samples: 1"
+            )
+        if any(not 1 <= k <= self.samples for k in self.pass_at):
+            raise ValueError(
+                f"pass_at {self.pass_at}: every k must be between 1 and samples = {self.samples}"
+            )
+        return self
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Every k to report, in order."""
+        return tuple(sorted(set(self.pass_at))) or (self.samples,)
+
+
+class MetricsConfig(Settings):
+    """Where metrics go besides metrics.jsonl."""
+
+    tensorboard: bool = True
+    """TensorBoard's events in the run's folder."""
+    wandb_project: str = ""
+    """Weights & Biases, where it is installed: the project; empty: not used."""
+    wandb_arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `wandb.init`, for instance `mode: offline`."""
 
 
 class CheckpointConfig(Settings):
@@ -230,7 +280,9 @@ class TrainConfig(Settings):
     seed: int = Field(default=0, ge=0)
     """Of sampling and of the adapters' start."""
     sample_log: int = Field(default=2, ge=0)
-    """Completions per step written to samples.jsonl."""
+    """Prompts per step of which a right and a wrong completion are written to samples.jsonl."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where metrics go besides metrics.jsonl."""
     model: ModelConfig = ModelConfig()
     """Which model."""
     lora: LoraConfig | None = LoraConfig()

@@ -55,3 +55,7 @@ class CurriculumService(Protocol):
     def restore_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
         """Takes the curriculum back to a kept state."""
         ...
+
+    def delete_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
+        """Forgets a kept state."""
+        ...

@@ -4,14 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer_client.client import RolloutStatus
+from trainer_client.judging import Judge, LocalJudge
 from trainer_client.rollouts import RolloutEngine, RolloutRequest, SamplingParams
 from trainer_client.rounds import ReadPrompt
-from trainer_client.tasks import VerifierError
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy: mean pass@1. by_cluster: cluster → (prompts, pass@1). pass_at_k: with k = samples.
+    """accuracy: mean pass@1. by_cluster: cluster → (prompts, pass@1). pass_at: k → pass@k.
 
     pass_rates: share of correct samples of each prompt, in the order asked.
     """
@@ -19,7 +20,7 @@ class Evaluation:
     prompts: int
     samples: int
     accuracy: float
-    pass_at_k: float
+    pass_at: dict[int, float]
     by_cluster: dict[str, tuple[int, float]]
     failed_verdicts: int
     pass_rates: tuple[float, ...] = ()
@@ -31,22 +32,22 @@ def evaluate(
     sampling: SamplingParams,
     *,
     samples: int = 1,
+    ks: Sequence[int] = (),
     seed: int = 0,
     success_threshold: float = 0.5,
+    judge: Judge | None = None,
 ) -> Evaluation:
-    """Samples and judges. A verifier that fails counts as a wrong answer here, and is counted."""
+    """Samples and judges. A verifier that fails counts as a wrong answer here, and is counted.
+
+    ks: which pass@k to give; default k = samples.
+    """
     requests = [RolloutRequest(p.prompt.prompt_id, p.token_ids, samples) for p in prompts]
     groups = engine.generate(requests, sampling, seed)
-    correct: list[int] = []
-    failed = 0
-    for read, group in zip(prompts, groups, strict=True):
-        right = 0
-        for completion in group.completions:
-            try:
-                right += read.prompt.reward(completion.text) > success_threshold
-            except VerifierError:
-                failed += 1
-        correct.append(right)
+    judged = (judge or LocalJudge()).judge(
+        [(read.prompt, group.completions) for read, group in zip(prompts, groups, strict=True)]
+    )
+    correct = [sum(verdict.reward > success_threshold for verdict in verdicts) for verdicts in judged]
+    failed = sum(verdict.status is RolloutStatus.ERROR for verdicts in judged for verdict in verdicts)
     clusters: dict[str, list[int]] = {}
     for read, right in zip(prompts, correct, strict=True):
         clusters.setdefault(read.prompt.cluster, []).append(right)
@@ -55,7 +56,10 @@ def evaluate(
         prompts=count,
         samples=samples,
         accuracy=sum(correct) / (count * samples) if count else 0.0,
-        pass_at_k=sum(pass_at_k(samples, right, samples) for right in correct) / count if count else 0.0,
+        pass_at={
+            k: sum(pass_at_k(samples, right, k) for right in correct) / count if count else 0.0
+            for k in ks or (samples,)
+        },
         by_cluster={
             cluster: (len(rights), sum(rights) / (len(rights) * samples))
             for cluster, rights in sorted(clusters.items())

@@ -155,8 +155,16 @@ class Trainer:
             self.rollouts,
             self.tokens,
         )
-        self.checkpoints.save(self.policy, state, self.replay)
+        for removed in self.checkpoints.save(self.policy, state, self.replay):
+            self._forget(removed)
         self._saved_step = self.step
+
+    def _forget(self, removed: RunState) -> None:
+        """Lets the service forget the curriculum's part of a checkpoint that is no more."""
+        try:
+            self.service.delete_checkpoint(removed.curriculum_id, removed.curriculum_checkpoint_id)
+        except CurriculumError as error:
+            self.reporter.note(f"checkpoint {removed.curriculum_checkpoint_id} stays at the service: {error}")
 
     def _train_step(self) -> Metrics | None:
         """One batch; None when a stop was asked for before its update."""
@@ -278,16 +286,17 @@ class Trainer:
             prompts,
             sampling,
             samples=settings.samples,
+            ks=settings.ks,
             seed=round_seed(self.config.seed, EVALUATION_SEED),
             success_threshold=self.success_threshold,
         )
         result.evaluations.append((self.step, evaluation))
         metrics = {
             "evaluation/accuracy": evaluation.accuracy,
-            "evaluation/pass_at_k": evaluation.pass_at_k,
             "evaluation/failed_verdicts": float(evaluation.failed_verdicts),
             "evaluation/seconds": watch.total(),
         }
+        metrics.update({f"evaluation/pass_at_{k}": rate for k, rate in evaluation.pass_at.items()})
         metrics.update(
             {
                 f"evaluation/accuracy/{name or 'none'}": rate
@@ -313,17 +322,22 @@ class Trainer:
             )
 
     def _log_samples(self, collected: CollectedBatch) -> None:
+        """A right and a wrong completion of the first groups, as far as they have both."""
         for group in collected.groups[: self.config.sample_log]:
-            if group.completions:
+            right = np.array(group.rewards) > self.success_threshold
+            for index in sorted({int(np.argmax(right)), int(np.argmin(right))} if len(right) else set()):
+                completion = group.completions[index]
                 self.log.write_sample(
                     self.step,
                     {
                         "prompt_id": group.prompt.prompt_id,
                         "prompt": group.prompt.text,
-                        "completion": group.completions[0].text,
+                        "completion": completion.text,
                         "answer": group.prompt.answer,
-                        "reward": group.rewards[0],
-                        "pass_rate": float(np.mean(np.array(group.rewards) > self.success_threshold)),
+                        "reward": group.rewards[index],
+                        "status": group.statuses[index].name,
+                        "length": len(completion.token_ids),
+                        "pass_rate": float(np.mean(right)),
                     },
                 )
 
@@ -361,6 +375,7 @@ class Trainer:
             "learner/kl": kl,
             "learner/reference_kl": update.reference_kl,
             "learner/updates": float(self.policy.updates),
+            "learner/learning_rate": self.policy.learning_rate,
             "seconds/step": seconds,
             "seconds/service_share": watch.seconds.get("service", 0.0) / seconds,
             "speed/tokens_per_second": tokens / seconds,

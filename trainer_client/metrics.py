@@ -1,39 +1,36 @@
-"""Metrics of a run: one JSON line per step, TensorBoard, and a log of samples."""
+"""Metrics of a run: one JSON line per step, whatever else is to have them, and a log of samples."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from trainer_client.metric_sinks import MetricsSink
 
 Metrics = dict[str, float]
 
 
 class MetricsLog:
-    """Writes `metrics.jsonl`, `samples.jsonl` and TensorBoard's events into a run's folder.
+    """Writes `metrics.jsonl` and `samples.jsonl` into a run's folder, and metrics to the sinks.
 
     A resumed run goes on in the same files; lines of steps that are done again are removed first.
     """
 
-    def __init__(self, directory: Path, *, first_step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, directory: Path, *, first_step: int = 0, sinks: Sequence[MetricsSink] = ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._metrics = _open_from(directory / "metrics.jsonl", first_step)
         self._samples = _open_from(directory / "samples.jsonl", first_step)
-        self._writer: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step or None)
+        self._sinks = tuple(sinks)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of a step. Values that are not finite are null in the JSON."""
         row = {"step": step, "time": round(time.time(), 3)}
         row.update({name: _rounded(value) for name, value in metrics.items()})
         _write_line(self._metrics, row)
-        if self._writer is not None:
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.write(step, metrics)
 
     def write_sample(self, step: int, sample: Mapping[str, object]) -> None:
         """Adds one completion."""
@@ -43,8 +40,8 @@ class MetricsLog:
         """Closes the files."""
         self._metrics.close()
         self._samples.close()
-        if self._writer is not None:
-            self._writer.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -63,8 +63,10 @@ class ProgressView:
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Prints the held-out accuracy."""
+        rates = "".join(f", pass@{k} {rate:.1%}" for k, rate in evaluation.pass_at.items() if k > 1)
         self.console.print(
-            f"step {step}: held-out accuracy {evaluation.accuracy:.1%} on {evaluation.prompts} prompts",
+            f"step {step}: held-out accuracy {evaluation.accuracy:.1%}{rates} "
+            f"on {evaluation.prompts} prompts",
             highlight=False,
         )
 

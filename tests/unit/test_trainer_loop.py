@@ -93,7 +93,8 @@ def test_a_run_trains_reports_advances_evaluates_and_keeps_checkpoints(tmp_path:
     phases = ("seconds/rollout", "seconds/verify", "seconds/service", "seconds/update", "seconds/kl")
     assert all(trained[0][phase] >= 0 for phase in phases)
     assert list((tmp_path / "tiny" / "tensorboard").iterdir())
-    assert (tmp_path / "tiny" / "samples.jsonl").read_text().count("\n") == 8
+    # Two groups a step, each with one completion or with a right and a wrong one.
+    assert 8 <= (tmp_path / "tiny" / "samples.jsonl").read_text().count("\n") <= 16
 
 
 def test_a_tiny_model_learns_a_trivial_task(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ min(r A, clip(r, r_old (1 - ε), r_old (1 + ε)) A). Since r = r_old · π/π_ol
 surrogate in π/π_old, and so computed: π_old is the learner's own, r_old an importance weight.
 """
 
+import copy
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ class Policy:
     """A model, its optimizer, and the update.
 
     model: trainable parameters are those that require gradients (LoRA: the adapters).
+    With a KL term and no adapters to switch off, a copy of the model as it is now is kept.
     """
 
     def __init__(self, model: Any, settings: UpdateSettings, *, pad_id: int = 0) -> None:
@@ -77,6 +78,14 @@ class Policy:
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self.updates = 0
+        self._reference_model = None
+        if settings.kl_coefficient > 0 and not hasattr(model, "disable_adapter"):
+            self._reference_model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the last update."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def update(self, samples: Sequence[Sample]) -> UpdateMetrics:
         """Trains on the samples: `epochs` optimizer steps. Samples without advantage cost nothing.
@@ -117,8 +126,11 @@ class Policy:
 
     def log_probs(self, samples: Sequence[Sample]) -> TokenLogProbs:
         """Token log-probabilities of the samples under the present policy."""
+        return self._read(self.model, samples)
+
+    def _read(self, model: Any, samples: Sequence[Sample]) -> TokenLogProbs:
         return completion_log_probs(
-            self.model,
+            model,
             samples,
             temperature=self.settings.temperature,
             pad_id=self.pad_id,
@@ -163,10 +175,12 @@ class Policy:
     def _reference(self, part: Sequence[Sample]) -> Tensor | None:
         if self.settings.kl_coefficient <= 0:
             return None
-        # The model without its adapters is the policy that training started from.
-        without = getattr(self.model, "disable_adapter", nullcontext)
-        with torch.no_grad(), without():
-            return self.log_probs(part).log_probs
+        with torch.no_grad():
+            if self._reference_model is not None:
+                return self._read(self._reference_model, part).log_probs
+            # The model without its adapters is the policy that training started from.
+            with self.model.disable_adapter():
+                return self.log_probs(part).log_probs
 
     def _optimizer_step(
         self, useful: Sequence[Sample], old: Sequence[Tensor | None], totals: tuple[int, int]
