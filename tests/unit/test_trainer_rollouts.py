@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,10 +253,49 @@ def test_the_mean_kl_is_zero_before_an_update_and_positive_after(tokenizer: Any)
             requests(tokenizer, [4] * 5), SamplingParams(max_tokens=6), seed=0
         )
     )
-    assert policy.mean_kl(samples) == pytest.approx(0, abs=1e-6)
+    probe = policy.probe(samples)
+    assert policy.mean_kl(probe) == pytest.approx(0, abs=1e-6)
     for _ in range(3):
         policy.update(samples)
-    assert policy.mean_kl(samples) > 1e-4
+    assert policy.mean_kl(probe) > 1e-4
+
+
+def test_movement_is_measured_from_the_learner_where_the_engine_computes_otherwise(tokenizer: Any) -> None:
+    model = add_lora(tiny_model(tokenizer, seed=3), seed=1)
+    exact = samples_of(
+        TransformersEngine(model, tokenizer).generate(
+            requests(tokenizer, [4] * 5), SamplingParams(max_tokens=6), seed=0
+        )
+    )
+    noisy = [replace(s, behaviour_log_probs=tuple(p - 0.3 for p in s.behaviour_log_probs)) for s in exact]
+    for recompute, expected in ((True, 0.0), (False, math.exp(0.3) - 1.3)):
+        policy = Policy(model, UpdateSettings(recompute_log_probs=recompute))
+        assert policy.mean_kl(policy.probe(noisy)) == pytest.approx(expected, abs=0.03)
+
+
+def test_the_gap_between_engine_and_learner_is_measured_and_its_correction_cut(tokenizer: Any) -> None:
+    model = add_lora(tiny_model(tokenizer, seed=3), seed=1)
+    exact = samples_of(
+        TransformersEngine(model, tokenizer).generate(
+            requests(tokenizer, [4] * 5), SamplingParams(max_tokens=6), seed=0
+        )
+    )
+    # The engine thinks every token half as likely as the learner does: the weight is 2, cut at 1.5.
+    noisy = [
+        replace(s, behaviour_log_probs=tuple(p - math.log(2) for p in s.behaviour_log_probs)) for s in exact
+    ]
+    replayed = [replace(s, behaviour_log_probs=s.behaviour_log_probs, replayed=True) for s in exact]
+    loose, tight = (
+        Policy(
+            model, UpdateSettings(learning_rate=1e-9, recompute_log_probs=True, importance_cap=cap)
+        ).update(noisy + replayed)
+        for cap in (3.0, 1.5)
+    )
+    assert loose.engine_gap == pytest.approx(math.log(2), abs=1e-4)
+    assert loose.importance_mean == pytest.approx(2, abs=1e-3)
+    assert loose.importance_capped_share == 0
+    assert tight.importance_mean == pytest.approx(1.5, abs=1e-6)
+    assert tight.importance_capped_share == 1
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tokenizer: Any) -> None:

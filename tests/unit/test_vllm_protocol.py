@@ -1,4 +1,4 @@
-"""What the vLLM engine asks of vLLM, against a stand-in. The real one is tried in tests/vllm."""
+"""What the vLLM engine asks of vLLM, against a stand-in. The real one is tried in tests/real_vllm."""
 
 from __future__ import annotations
 

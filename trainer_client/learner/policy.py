@@ -9,12 +9,13 @@ surrogate in π/π_old, and so computed: π_old is the learner's own, r_old an i
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainer_client.learner.agreement import Agreement
 from trainer_client.learner.log_probs import TokenLogProbs, completion_log_probs
 from trainer_client.learner.losses import (
     Aggregation,
@@ -24,6 +25,7 @@ from trainer_client.learner.losses import (
     token_weights,
     truncated_importance,
 )
+from trainer_client.learner.movement import Probe, probe_samples
 from trainer_client.learner.samples import Sample, micro_batches
 
 
@@ -51,7 +53,10 @@ class UpdateSettings:
 
 @dataclass(frozen=True)
 class UpdateMetrics:
-    """What one update did. `skipped` when there was no gradient, or none that is finite."""
+    """What one update did. `skipped` when there was no gradient, or none that is finite.
+
+    engine_gap and importance: see `Agreement`; compared where old log-probs are recomputed.
+    """
 
     loss: float = 0.0
     gradient_norm: float = 0.0
@@ -59,6 +64,9 @@ class UpdateMetrics:
     entropy: float = 0.0
     reference_kl: float = 0.0
     trained_tokens: int = 0
+    engine_gap: float = 0.0
+    importance_mean: float = 1.0
+    importance_capped_share: float = 0.0
     skipped: bool = True
 
 
@@ -98,29 +106,40 @@ class Policy:
         if not useful:
             return metrics
         totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
-        old = [self._old_log_probs(part) for part in self._parts(useful)]
+        agreement = Agreement()
+        old = [self._old_log_probs(part, agreement) for part in self._parts(useful)]
         for _ in range(self.settings.epochs):
             metrics = self._optimizer_step(useful, old, totals)
-        return metrics
+        return replace(
+            metrics,
+            engine_gap=agreement.gap,
+            importance_mean=agreement.importance,
+            importance_capped_share=agreement.capped,
+        )
 
     @torch.no_grad()
-    def mean_kl(self, samples: Sequence[Sample], max_prompts: int = 6, max_per_prompt: int = 4) -> float:
-        """Mean KL per token between the policy that sampled and the present one, on some samples.
-
-        k3 on the sampled tokens: an estimate of KL(behaviour ‖ present), exact in expectation. A few
-        completions of a few prompts: prompts are what costs.
-        """
-        groups: dict[str, list[Sample]] = {}
-        for sample in samples:
-            if sample.completion_token_ids:
-                groups.setdefault(sample.prompt_id, []).append(sample)
-        spread = list(groups.values())[:: max(1, math.ceil(len(groups) / max_prompts))]
-        chosen = [sample for group in spread for sample in group[:max_per_prompt]]
-        total = tokens = 0.0
+    def probe(self, samples: Sequence[Sample], max_prompts: int = 6, max_per_prompt: int = 4) -> Probe:
+        """A few completions of a few prompts (prompts are what costs), to measure an update by."""
+        chosen = probe_samples(samples, max_prompts, max_per_prompt)
+        parts = []
         for part in self._parts(chosen):
+            if self.settings.recompute_log_probs:
+                # What the engine says of its tokens differs by more than the update: it is no start to measure from.
+                parts.append((part, self.log_probs(part).log_probs))
+            else:
+                parts.append((part, self._behaviour(part)))
+        return Probe(tuple(parts))
+
+    @torch.no_grad()
+    def mean_kl(self, probe: Probe) -> float:
+        """Mean KL per token between the policy at the probe and the present one.
+
+        k3 on the sampled tokens: an estimate of KL(then ‖ now), exact in expectation.
+        """
+        total = tokens = 0.0
+        for part, before in probe.parts:
             now = self.log_probs(part)
-            behaviour = self._behaviour(part, now.mask)
-            total += float((k3(behaviour, now.log_probs) * now.mask).sum())
+            total += float((k3(before, now.log_probs) * now.mask).sum())
             tokens += float(now.mask.sum())
         return total / tokens if tokens else 0.0
 
@@ -140,18 +159,24 @@ class Policy:
     def _parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
         return list(micro_batches(samples, self.settings.micro_batch_tokens))
 
-    def _behaviour(self, part: Sequence[Sample], mask_R_T: Tensor) -> Tensor:
-        values = torch.zeros_like(mask_R_T)
+    def _behaviour(self, part: Sequence[Sample]) -> Tensor:
+        """Log-probs by the policy that sampled [R, T], 0 beyond a completion's end."""
+        longest = max(len(sample.completion_token_ids) for sample in part)
+        values = torch.zeros(len(part), longest)
         for row, sample in enumerate(part):
             values[row, : len(sample.behaviour_log_probs)] = torch.tensor(sample.behaviour_log_probs)
-        return values
+        return values.to(self.parameters[0].device)
 
-    def _old_log_probs(self, part: Sequence[Sample]) -> Tensor | None:
+    def _old_log_probs(self, part: Sequence[Sample], agreement: Agreement) -> Tensor | None:
         """The learner's own log-probs before the update, where the samples' are another policy's."""
         if not self.settings.recompute_log_probs and not any(sample.replayed for sample in part):
             return None
         with torch.no_grad():
-            return self.log_probs(part).log_probs
+            old = self.log_probs(part)
+        if self.settings.recompute_log_probs:
+            behaviour = self._behaviour(part)
+            agreement.add(part, old.log_probs, behaviour, old.mask, self.settings.importance_cap)
+        return old.log_probs
 
     def _correction(
         self, part: Sequence[Sample], behaviour_R_T: Tensor, recomputed_R_T: Tensor | None
@@ -193,7 +218,7 @@ class Policy:
         for part, recomputed in zip(self._parts(useful), old, strict=True):
             reference = self._reference(part)
             now = self.log_probs(part)
-            old_log_probs, importance = self._correction(part, self._behaviour(part, now.mask), recomputed)
+            old_log_probs, importance = self._correction(part, self._behaviour(part), recomputed)
             terms = clipped_policy_loss(
                 now.log_probs,
                 old_log_probs,
@@ -227,7 +252,13 @@ class Policy:
         self.optimizer.step()
         self.updates += 1
         return UpdateMetrics(
-            loss, norm, clipped / trained, entropy / trained, reference_kl / trained, trained, skipped=False
+            loss,
+            norm,
+            clipped / trained,
+            entropy / trained,
+            reference_kl / trained,
+            trained,
+            skipped=False,
         )
 
     def _set_learning_rate(self) -> None:

@@ -1,0 +1,30 @@
+"""The policy's weights as folders that an engine with a copy of its own loads from."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+class PublishedPolicies:
+    """One folder per version below `directory`; only the one in use is kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def write(self, model: Any, version: int) -> Path:
+        """Saves the model's adapters (or all its weights) as this version."""
+        target = self.directory / f"version-{version:06d}"
+        # A run that was resumed trains the same version again.
+        shutil.rmtree(target, ignore_errors=True)
+        model.save_pretrained(str(target))
+        return target
+
+    def keep_only(self, in_use: Path) -> None:
+        """Removes the other versions: no engine reads them any more."""
+        for folder in self.directory.glob("version-*"):
+            if folder != in_use:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Removes all; checkpoints are what outlives a run."""
+        shutil.rmtree(self.directory, ignore_errors=True)
