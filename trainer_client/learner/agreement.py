@@ -28,12 +28,13 @@ class Agreement:
         part: Sequence[Sample],
         learner_R_T: Tensor,
         behaviour_R_T: Tensor,
-        mask_R_T: Tensor,
         cap: float,
     ) -> None:
-        """Compares one part."""
-        fresh_R = torch.tensor([not sample.replayed for sample in part], device=mask_R_T.device)
-        counted_R_T = mask_R_T * fresh_R[:, None]
+        """Compares one part; what is beyond a completion's end is left out."""
+        device = learner_R_T.device
+        lengths_R = [0 if sample.replayed else len(sample.completion_token_ids) for sample in part]
+        places_T = torch.arange(learner_R_T.shape[1], device=device)
+        counted_R_T = places_T < torch.tensor(lengths_R, device=device)[:, None]
         weights_R_T = truncated_importance(learner_R_T, behaviour_R_T, cap)
         self.tokens += float(counted_R_T.sum())
         self.gap_sum += float(((learner_R_T - behaviour_R_T).abs() * counted_R_T).sum())

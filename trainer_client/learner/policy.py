@@ -106,8 +106,9 @@ class Policy:
         if not useful:
             return metrics
         totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
-        agreement = Agreement()
-        old = [self._old_log_probs(part, agreement) for part in self._parts(useful)]
+        parts = self._parts(useful)
+        old = [self._old_log_probs(part) for part in parts]
+        agreement = self._agreement(parts, old)
         for _ in range(self.settings.epochs):
             metrics = self._optimizer_step(useful, old, totals)
         return replace(
@@ -167,16 +168,19 @@ class Policy:
             values[row, : len(sample.behaviour_log_probs)] = torch.tensor(sample.behaviour_log_probs)
         return values.to(self.parameters[0].device)
 
-    def _old_log_probs(self, part: Sequence[Sample], agreement: Agreement) -> Tensor | None:
+    def _old_log_probs(self, part: Sequence[Sample]) -> Tensor | None:
         """The learner's own log-probs before the update, where the samples' are another policy's."""
         if not self.settings.recompute_log_probs and not any(sample.replayed for sample in part):
             return None
         with torch.no_grad():
-            old = self.log_probs(part)
-        if self.settings.recompute_log_probs:
-            behaviour = self._behaviour(part)
-            agreement.add(part, old.log_probs, behaviour, old.mask, self.settings.importance_cap)
-        return old.log_probs
+            return self.log_probs(part).log_probs
+
+    def _agreement(self, parts: Sequence[Sequence[Sample]], old: Sequence[Tensor | None]) -> Agreement:
+        agreement = Agreement()
+        for part, recomputed in zip(parts, old, strict=True):
+            if recomputed is not None and self.settings.recompute_log_probs:
+                agreement.add(part, recomputed, self._behaviour(part), self.settings.importance_cap)
+        return agreement
 
     def _correction(
         self, part: Sequence[Sample], behaviour_R_T: Tensor, recomputed_R_T: Tensor | None
