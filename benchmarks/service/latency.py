@@ -19,6 +19,8 @@ def add_prompts(server: Server, curriculum: str, preset: str, prompts: int, **st
     """Creates a curriculum with ids of 16 bytes and 50 clusters; seconds that took."""
     channel, stub = server.stub()
     strategy_message = pb.Strategy(preset=preset)
+    # Draws are measured, not the cold start with which iterations would begin.
+    strategy_message.iterations.SetInParent()
     for name, value in strategy.items():
         getattr(strategy_message, name).update(value)
     stub.CreateCurriculum(

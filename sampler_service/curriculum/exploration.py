@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler_service.curriculum.iterations import active
 from sampler_service.curriculum.state import CurriculumState
 
 __all__ = ["ExplorationQueue"]
@@ -68,6 +69,9 @@ class ExplorationQueue:
                 & (state.table.leases[rows] < 0)
                 & ~barred[rows]
             )
+            inside = active(state, rows)
+            if inside is not None:
+                usable &= inside
             if already is not None and len(already):
                 usable &= ~np.isin(rows, already)
             places = np.flatnonzero(usable)[:missing]
@@ -78,14 +82,16 @@ class ExplorationQueue:
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def _fill(self, state: CurriculumState, length: int, rng: np.random.Generator) -> None:
-        size = state.table.size
+        inside = active(state, slice(0, state.table.size))
+        everyone = np.arange(state.table.size) if inside is None else np.flatnonzero(inside)
+        size = len(everyone)
         # The stamp orders by last visit; a fraction at random breaks ties without favouring low rows.
-        stamps = _stamps(state, slice(None))
+        stamps = _stamps(state, slice(None) if inside is None else everyone)
         keys = stamps + rng.random(size)
         length = min(length, size)
         rows = np.argpartition(keys, length - 1)[:length] if length < size else np.arange(size)
         rows = rows[np.argsort(keys[rows])]
-        self._rows, self._stamps, self._position = rows, stamps[rows], 0
+        self._rows, self._stamps, self._position = everyone[rows], stamps[rows], 0
 
 
 def _stamps(state: CurriculumState, rows: NDArray[Any] | slice) -> NDArray[np.int64]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum import iterations
 from sampler_service.curriculum.arrays import are_distinct, from_bytes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument
 from sampler_service.curriculum.leases import Lease
@@ -13,11 +14,7 @@ from sampler_service.curriculum.state import CurriculumState
 if TYPE_CHECKING:
     from sampler_service.curriculum.machine import CurriculumMachine
 
-__all__ = ["EXPLORATION", "PROPOSAL", "apply", "check"]
-
-# The values of the API's Source.
-PROPOSAL: Final = 1
-EXPLORATION: Final = 2
+__all__ = ["apply", "check"]
 
 
 def check(state: CurriculumState, event: log_pb2.BatchGranted) -> None:
@@ -59,6 +56,7 @@ def apply(machine: CurriculumMachine, event: log_pb2.BatchGranted) -> log_pb2.Ou
         probabilities=from_bytes(event.probabilities, "f4"),
         sources=from_bytes(event.sources, "u1"),
     ).begin()
+    iterations.batch_granted(state, len(lease.rows))
     state.leases.add(lease)
     state.table.leases[lease.rows] = lease.key
     state.in_flight += len(lease.rows)

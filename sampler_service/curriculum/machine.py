@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum import grants, reports
+from sampler_service.curriculum import grants, iterations, reports
 from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
     AlreadyExists,
@@ -23,6 +23,7 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.curriculum.history import FINE_BINS
+from sampler_service.curriculum.sources import COLD_START
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 
@@ -139,6 +140,22 @@ class CurriculumMachine:
         if strategy.clusters is not None:
             strategy.clusters.advance(len(state.cluster_names), state.cluster_memory, state.moment())
         self.all_changed = True
+        if iterations.is_over(state):
+            self.start_iteration()
+
+    def start_iteration(self) -> None:
+        """The next iteration: estimates start anew if the strategy says so."""
+        state, strategy = self.state, self.state.strategy
+        state.iteration += 1
+        resets = strategy.iterations is not None and strategy.iterations.reset_estimates
+        if resets or strategy.estimator.decay.resets_on_iteration:
+            state.table.column("successes")[:] = 0
+            state.table.column("failures")[:] = 0
+            strategy.estimator.shared_evidence.forget_prompts(state.memory)
+            state.recount()
+        if strategy.iterations is not None:
+            iterations.begin(state, onward=True)
+        self.all_changed = True
 
     def note_policy_version(self, policy_version: int) -> None:
         """A request names a newer policy than the last advance: it has advanced without saying so."""
@@ -203,6 +220,7 @@ def _add_prompts(machine: CurriculumMachine, event: log_pb2.PromptsAdded) -> log
         table.set_embeddings(new, from_bytes(event.embeddings, "f2").reshape(-1, event.embedding_dim)[added])
     state.unseen += len(new)
     if len(new):
+        iterations.prompts_added(state, new)
         machine.touch(new)
     return log_pb2.Outcome(
         prompts_added=log_pb2.PromptsAddedOutcome(
@@ -235,15 +253,11 @@ def _check_advance(state: CurriculumState, event: log_pb2.PolicyAdvanced) -> Non
 def _advance(machine: CurriculumMachine, event: log_pb2.PolicyAdvanced) -> log_pb2.Outcome:
     state = machine.state
     kl = event.kl if event.HasField("kl") else None
+    before = state.iteration
     if event.policy_version > state.policy_version:
         machine.advance_policy(event.policy_version, kl)
-    if event.start_iteration:
-        state.iteration += 1
-        if state.strategy.estimator.decay.resets_on_iteration:
-            state.table.column("successes")[:] = 0
-            state.table.column("failures")[:] = 0
-            state.recount()
-            machine.all_changed = True
+    if event.start_iteration and state.iteration == before:
+        machine.start_iteration()
     return log_pb2.Outcome()
 
 
@@ -269,6 +283,11 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
         state.proposal_memory = {}
     if state.strategy.clusters != before.clusters:
         state.cluster_memory = {}
+    if state.strategy.iterations != before.iterations:
+        state.iteration_memory = {}
+        state.due.remove_source(COLD_START)
+        if state.strategy.iterations is not None:
+            iterations.begin(state, onward=False)
     state.recount()
     machine.all_changed = True
     return log_pb2.Outcome()

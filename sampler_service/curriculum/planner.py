@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from sampler_service.curriculum.allotment import allot
 from sampler_service.curriculum.cluster_draw import draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
+from sampler_service.curriculum.due_phase import DuePhase, due_phase
 from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.exploration import ExplorationQueue
-from sampler_service.curriculum.grants import EXPLORATION, PROPOSAL
+from sampler_service.curriculum.iterations import active
 from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
+from sampler_service.curriculum.sources import EXPLORATION, PROPOSAL
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
@@ -197,6 +199,8 @@ class BatchPlanner:
         else:
             weights = np.ones(len(state.table.column("leases")[rows]))
         free = state.table.column("leases")[rows] < 0
+        if (inside := active(state, rows)) is not None:
+            free &= inside
         reserved = self._reserved[rows] if isinstance(rows, slice) else self._reserved_at(rows)
         if len(reserved) < len(free):
             reserved = np.pad(reserved, (0, len(free) - len(reserved)))
@@ -249,7 +253,8 @@ class BatchPlanner:
                 return
             self._exploration.rewind(ahead.exploration_mark)
         strategy = self._state.strategy
-        if not isinstance(strategy.proposal, WeightedProposal) or strategy.clusters is not None:
+        weighted = isinstance(strategy.proposal, WeightedProposal) and strategy.clusters is None
+        if not weighted or self._state.due:
             return  # These look at the whole pool for each draw: too dear for a guess.
         mark = self._exploration.mark()
         try:
@@ -291,6 +296,10 @@ class BatchPlanner:
                 "INVALID_BUDGET", f"rollout_budget = {rollout_budget} must not be negative.", "rollout_budget"
             )
         notes: list[str] = []
+        if state.due and (phase := due_phase(state)) is not None:
+            plan = self._decide_due(phase, batch_size, rollout_budget, notes)
+            if plan is not None:
+                return plan
         wanted = max(1, round(batch_size * strategy.stopping.candidate_factor))
         rows, probabilities, sources = self._draw(wanted, notes)
         view = state.view(rows, gradient_norms=strategy.quota.uses_gradient_norms)
@@ -304,6 +313,45 @@ class BatchPlanner:
             rows=rows.astype(np.int32),
             quotas=quotas,
             budget=budget,
+            pass_rates=view.pass_rates,
+            pass_rate_stddevs=view.pass_rate_stddevs,
+            baselines=view.pass_rates,
+            probabilities=probabilities,
+            sources=sources,
+            notes=notes,
+            epoch=state.epoch,
+        )
+
+    def _decide_due(
+        self, phase: DuePhase, batch_size: int, rollout_budget: int, notes: list[str]
+    ) -> BatchPlan | None:
+        """A batch of prompts that are due, filled up with others; None when all that are due are in flight."""
+        state = self._state
+        self._fit_reserved()
+        free = state.due.free_rows(phase.source, state.table.leases, self._reserved)
+        if len(free) == 0:
+            return None
+        each = min(phase.rollouts, rollout_budget or phase.rollouts)
+        wanted = min(batch_size, rollout_budget // each) if rollout_budget else batch_size
+        rows = self._rng.choice(free, min(wanted, len(free)), replace=False)
+        probabilities = np.ones(len(rows))
+        sources = np.full(len(rows), phase.source, dtype=np.uint8)
+        notes.append(phase.note)
+        due = rows
+        self._reserve(due, True)
+        try:
+            if wanted > len(due) and state.table.size > state.in_flight + self._reserved_count:
+                others, odds, why = self._draw(wanted - len(due), notes)
+                rows = np.concatenate([due, others])
+                probabilities = np.concatenate([probabilities, odds])
+                sources = np.concatenate([sources, why])
+        finally:
+            self._reserve(due, False)
+        view = state.view(rows)
+        return BatchPlan(
+            rows=rows.astype(np.int32),
+            quotas=np.full(len(rows), each, dtype=np.int32),
+            budget=each * len(rows),
             pass_rates=view.pass_rates,
             pass_rate_stddevs=view.pass_rate_stddevs,
             baselines=view.pass_rates,
@@ -356,6 +404,14 @@ class BatchPlanner:
             if len(more):
                 notes.append(f"The proposal weighs too few prompts: {len(more)} were chosen by exploration.")
             explored = np.concatenate([explored, more])
+            missing = wanted - len(explored) - len(chosen)
+            if missing > 0:
+                # The subset of the iteration is used up: the rest of the pool fills the batch.
+                barred[explored] = True
+                others = np.flatnonzero(~barred[:size] & (state.table.column("leases") < 0))
+                others = self._rng.choice(others, min(missing, len(others)), replace=False)
+                notes.append(f"The iteration's subset has too few free prompts: {len(others)} are others.")
+                explored = np.concatenate([explored, others])
         rows = np.concatenate([chosen, explored])
         odds = np.concatenate([probabilities, np.full(len(explored), 1.0 / free)])
         sources = np.repeat(np.array([PROPOSAL, EXPLORATION], dtype=np.uint8), [len(chosen), len(explored)])

@@ -20,6 +20,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "estimator": {"decay": "iteration_reset"},
         "proposal": {"cures": {}},
         "quota": {"cures": {}},
+        "iterations": {"subsets": 15, "steps": 10, "cold_start_rollouts": 4},
     },
     # What its released code does where that differs from the paper.
     "cures-ref": {

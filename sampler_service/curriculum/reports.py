@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum import iterations
 from sampler_service.curriculum.arrays import are_distinct, distinct, from_bytes, to_bytes
 from sampler_service.curriculum.clusters import ClusterGroups
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
-from sampler_service.curriculum.grants import EXPLORATION
 from sampler_service.curriculum.leases import LIVE, Lease
 from sampler_service.curriculum.posterior import GroupCounts, count_groups, update_ema, update_evidence
+from sampler_service.curriculum.sources import EXPLORATION
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.stopping import DONE, SAMPLE_MORE, Decision, SlotTallies
 
@@ -337,6 +338,8 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) 
     table.leases[rows[held]] = -1
     state.in_flight -= int(held.sum())
     machine.touch(rows)
+    if state.due:
+        iterations.rolled_out(state, rows[lease.returned[slots] > 0])
     n = lease.outcomes[slots]
     some = n > 0
     slots, rows, n = slots[some], rows[some], n[some]
@@ -398,6 +401,8 @@ def _enter_groups(
 def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups: GroupCounts) -> _Directives:
     """Prompts rolled out outside any lease: every report is a whole group."""
     some = groups.rollouts > 0
+    if machine.state.due:
+        iterations.rolled_out(machine.state, rows[some])
     counts = _select(groups, some)
     _enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
     return _Directives(

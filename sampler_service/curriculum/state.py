@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sampler_service.curriculum.arrays import from_json_array, to_json_array
 from sampler_service.curriculum.decays import VisitTimes
+from sampler_service.curriculum.due import DueBook
 from sampler_service.curriculum.history import FINE_BINS, History
 from sampler_service.curriculum.leases import LeaseBook
 from sampler_service.curriculum.request_memory import RequestMemory
@@ -22,7 +23,7 @@ __all__ = ["CurriculumState"]
 
 Rows = NDArray[Any] | slice
 
-_MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory")
+_MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory", "iteration_memory")
 
 
 class CurriculumState:
@@ -58,6 +59,10 @@ class CurriculumState:
         """State of the proposal."""
         self.cluster_memory: dict[str, NDArray[Any]] = {}
         """State of the arm over clusters."""
+        self.iteration_memory: dict[str, NDArray[Any]] = {}
+        """Where the present iteration stands."""
+        self.due = DueBook()
+        """Prompts to serve before any other."""
         self.checkpoints: dict[str, dict[str, Any]] = {}
         """By id: revision, millis, policy_version; oldest first."""
 
@@ -194,6 +199,7 @@ class CurriculumState:
         state.leases = LeaseBook.restore(under("leases"))
         state.requests = RequestMemory.restore(under("requests"))
         state.history = History.restore(under("history"))
+        state.due = DueBook.restore(under("due"))
         for prefix in _MEMORIES:
             setattr(state, prefix, {name: np.array(array) for name, array in under(prefix).items()})
         return state
@@ -213,5 +219,6 @@ def _parts(state: CurriculumState) -> dict[str, Any]:
         "leases": state.leases,
         "requests": state.requests,
         "history": state.history,
+        "due": state.due,
     }
     return parts

@@ -13,6 +13,7 @@ from sampler_service.curriculum.clusters import CLUSTERS, ClusterShares
 from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
 from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.curriculum.iterations import Iterations
 from sampler_service.curriculum.parts import Registry, validated
 from sampler_service.curriculum.proposals import PROPOSALS, Proposal
 from sampler_service.curriculum.quotas import QUOTAS, Quota
@@ -82,6 +83,8 @@ class Strategy(BaseModel):
     """When a prompt has had enough."""
     clusters: ClusterShares | None = None
     """How groups of prompts share a batch; None: they are not told apart."""
+    iterations: Iterations | None = None
+    """Disjoint subsets of the pool, one after the other; None: the whole pool, always."""
     equal_quotas: bool = False
     """The trainer cannot vary the group size: parts that would are refused."""
     exploration: float = Field(default=0.1, ge=0, le=1)
@@ -107,7 +110,16 @@ class Strategy(BaseModel):
     @field_validator("clusters", mode="before")
     @classmethod
     def _parse_clusters(cls, value: object) -> object:
-        return None if value in (None, {}, "none") else CLUSTERS.parse(value, "strategy.clusters")
+        return (
+            None if value in (None, {}, "none", {"none": {}}) else CLUSTERS.parse(value, "strategy.clusters")
+        )
+
+    @field_validator("iterations", mode="before")
+    @classmethod
+    def _parse_iterations(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value and value != {"none": {}}:
+            return validated(Iterations, value, "strategy.iterations")
+        return None if value in (None, {}, "none", {"none": {}}) else value
 
     @field_validator("estimator", mode="before")
     @classmethod
@@ -118,10 +130,11 @@ class Strategy(BaseModel):
 
     def dump(self) -> dict[str, Any]:
         """As JSON values, every part and parameter spelt out."""
-        plain = self.model_dump(mode="json", exclude={"estimator", "clusters", *self.PARTS})
+        plain = self.model_dump(mode="json", exclude={"estimator", "clusters", "iterations", *self.PARTS})
         parts = {name: registry.dump(getattr(self, name)) for name, registry in self.PARTS.items()}
-        if self.clusters is not None:
-            parts["clusters"] = CLUSTERS.dump(self.clusters)
+        # A part that is off is spelt out too, or it would come back with the preset.
+        parts["clusters"] = {} if self.clusters is None else CLUSTERS.dump(self.clusters)
+        parts["iterations"] = {} if self.iterations is None else self.iterations.model_dump(mode="json")
         return {"estimator": self.estimator.dump(), **parts, **plain}
 
     def to_json(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -89,6 +90,7 @@ class PromptTable:
         self._optional: dict[str, NDArray[Any]] = {}
         self.embeddings: NDArray[np.float16] | None = None
         self._index: IdIndex | None = IdIndex(self._id_at)
+        self._hashes = np.zeros(0, dtype=np.uint32)
         for name, (dtype, _) in _COLUMNS.items():
             setattr(self, name, np.empty(0, dtype=dtype))
 
@@ -123,6 +125,15 @@ class PromptTable:
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Rows of `ids`, -1 where unknown."""
         return self._find_bytes([id_.encode() for id_ in ids])
+
+    def id_hashes(self) -> NDArray[np.uint32]:
+        """A hash of each id, the same whenever and wherever it is computed. O(prompts not hashed yet)."""
+        known, size = len(self._hashes), self.size
+        if known < size:
+            blob, offsets = self._blob.data, self._offsets[known : size + 1].tolist()
+            new = [zlib.crc32(blob[a:b]) for a, b in pairwise(offsets)]
+            self._hashes = np.concatenate([self._hashes[:known], np.array(new, dtype=np.uint32)])
+        return self._hashes
 
     def _find_bytes(self, ids: Sequence[bytes]) -> NDArray[np.int32]:
         if self._index is None:

@@ -186,7 +186,7 @@ async def test_the_strategy_is_spelt_out_part_by_part(open_page):
     page = await live(await open_page(PAGE))
     await expect(page.locator("[data-part=quota]")).to_contain_text("max")
     await expect(page.locator("[data-part=stopping]")).to_contain_text("balanced")
-    await expect(page.locator("[data-part=predictor]")).to_contain_text("none")
+    await expect(page.locator("[data-part=iterations]")).to_contain_text("none")
     await expect(page.locator(".scalars")).to_contain_text("10.0 %")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sampler_service.curriculum.presets import PRESETS
 from tests.service_process import ServiceProcess, service_process
-from trainer_client.client import Action, CurriculumClient
+from trainer_client.client import Action, CurriculumClient, Source
 
 PROMPTS, BATCH, BUDGET = 400, 16, 128
 
@@ -67,3 +67,34 @@ def test_two_hundred_steps_of_every_preset(process: ServiceProcess, preset: str)
     assert summary.rollouts_spent == total
     assert summary.prompts_in_flight == 0
     assert summary.groups > 0
+
+
+def test_an_iteration_begins_with_a_cold_start_in_ordinary_batches(process: ServiceProcess) -> None:
+    iterations = {"subsets": 4, "steps": 3, "least_prompts": 20}
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("iterating", {"preset": "cures", "iterations": iterations})
+        client.add_prompts("iterating", [f"p{i}" for i in range(200)])
+        served: dict[int, set[str]] = {}
+        for step in range(30):
+            iteration = client.get_curriculum("iterating").iteration
+            batch = client.next_batch(
+                "iterating", batch_size=BATCH, rollout_budget=BUDGET, policy_version=step
+            )
+            cold = batch.sources == Source.COLD_START
+            if cold.any():
+                assert set(batch.quotas.tolist()) == {4}
+                assert "Cold start" in batch.notes[0]
+                fresh = {id_ for id_, marked in zip(batch.prompt_ids, cold, strict=True) if marked}
+                assert not fresh & served.setdefault(iteration, set())
+                served[iteration] |= fresh
+            client.report(batch, rewards=[[float(i % 2) for i in range(n)] for n in batch.quotas])
+            client.advance_policy("iterating", step + 1)
+        whole = client.create_curriculum("whole", {"preset": "cures", "iterations": {}})
+        assert not whole.strategy.iterations.fields
+        client.add_prompts("whole", [f"p{i}" for i in range(200)])
+        first = client.next_batch("whole", batch_size=BATCH, rollout_budget=BUDGET)
+    assert len(served) >= 3
+    subsets = list(served.values())[:3]
+    assert all(30 < len(subset) < 70 for subset in subsets)
+    assert not set.intersection(*subsets[:2])
+    assert Source.COLD_START not in first.sources

@@ -7,7 +7,7 @@ import pytest
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Exhausted, FailedPrecondition, InvalidArgument
-from sampler_service.curriculum.grants import EXPLORATION
+from sampler_service.curriculum.sources import EXPLORATION
 from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run
 
@@ -20,7 +20,8 @@ KNAPSACK = {
 
 
 def pool(preset: str = "frontier", size: int = 100, **overrides: object) -> Run:
-    run = Run(preset, {**(KNAPSACK if preset == "frontier" else {}), **overrides})
+    whole_pool = {"iterations": {}}
+    run = Run(preset, {**(KNAPSACK if preset == "frontier" else whole_pool), **overrides})
     run.add(size)
     return run
 

@@ -174,9 +174,9 @@ def test_equal_quotas_hold_to_the_end_under_every_preset(preset: str) -> None:
 
 
 def test_what_equal_quotas_overrule_is_said() -> None:
-    run = Run("cures")
+    run = Run("gvm")
     run.add(50)
-    assert "quota cures is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]
+    assert "quota gvm is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]
     run = Run("frontier")
     run.add(50)
     assert "stopping rule best_first is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]

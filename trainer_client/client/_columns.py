@@ -45,6 +45,8 @@ class Source(IntEnum):
     EXPLORATION = 2
     REPLAY = 3
     CONTINUATION = 4
+    COLD_START = 5
+    REFERENCE = 6
 
 
 class RolloutStatus(IntEnum):

@@ -45,6 +45,10 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     """Taken from a bank of earlier prompts."""
     SOURCE_CONTINUATION: _Source.ValueType  # 4
     """More rollouts for a prompt begun in an earlier batch."""
+    SOURCE_COLD_START: _Source.ValueType  # 5
+    """Rolled out at the start of an iteration, so that estimates start from something."""
+    SOURCE_REFERENCE: _Source.ValueType  # 6
+    """One of a set of prompts rolled out to predict the others by."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Why a prompt is in a batch."""
@@ -58,6 +62,10 @@ SOURCE_REPLAY: Source.ValueType  # 3
 """Taken from a bank of earlier prompts."""
 SOURCE_CONTINUATION: Source.ValueType  # 4
 """More rollouts for a prompt begun in an earlier batch."""
+SOURCE_COLD_START: Source.ValueType  # 5
+"""Rolled out at the start of an iteration, so that estimates start from something."""
+SOURCE_REFERENCE: Source.ValueType  # 6
+"""One of a set of prompts rolled out to predict the others by."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 class _RolloutStatus:
@@ -141,6 +149,7 @@ class Strategy(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """Name of a preset; empty means the service's default, `frontier`."""
     exploration: _builtins.float
@@ -181,6 +190,12 @@ class Strategy(_message.Message):
         estimator.shared_evidence, which is where answers have it.
         """
 
+    @_builtins.property
+    def iterations(self) -> _struct_pb2.Struct:
+        """Disjoint subsets of the pool, one after the other, each begun by a cold start:
+        {subsets, steps, cold_start_rollouts, ...}. Given and empty: off.
+        """
+
     def __init__(
         self,
         *,
@@ -196,10 +211,11 @@ class Strategy(_message.Message):
         lease_seconds: _builtins.float | None = ...,
         max_staleness: _builtins.int | None = ...,
         equal_quotas: _builtins.bool | None = ...,
+        iterations: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__equal_quotas: _TypeAlias = _typing.Literal["equal_quotas"]  # noqa: Y015
     _WhichOneofArgType__equal_quotas: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas"]  # noqa: Y015

@@ -41,5 +41,8 @@ class SharedEvidence(Part):
     ) -> None:
         """Takes in one group per row; `rows` are distinct."""
 
+    def forget_prompts(self, memory: Memory) -> None:
+        """An iteration starts: what it holds of single prompts goes, what it knows of the pool stays."""
+
     def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
         """The policy has moved by one step."""

@@ -133,6 +133,12 @@ class ItemResponse(SharedEvidence):
             old = memory[f"{name}_variances"]
             memory[f"{name}_variances"] = np.minimum(old + self.offset_drift, np.maximum(old, most))
 
+    def forget_prompts(self, memory: Memory) -> None:
+        """All prompts' offsets back to the prior."""
+        for name in ("prompt_means", "prompt_variances"):
+            if name in memory:
+                memory[name] = memory[name][:0]
+
     # -- memory --------------------------------------------------------------
 
     def _prior(self, size: int) -> Floats:

@@ -9,7 +9,7 @@ const parts = [
   ["quota", "Quota", "how many rollouts each"],
   ["stopping", "Stopping", "when a prompt has had enough"],
   ["clusters", "Clusters", "how groups of prompts share a batch"],
-  ["predictor", "Predictor", "pass rates for prompts never rolled out"],
+  ["iterations", "Iterations", "subsets of the pool, one after the other"],
 ];
 
 export function strategyPanel() {
@@ -34,7 +34,7 @@ export function strategyPanel() {
       fill(
         host,
         h("dl", { class: "scalars" }, scalars.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))))),
-        h("div", { class: "parts" }, parts.map(([field, name, meaning]) => h("div", { class: "part", "data-part": field }, h("h3", {}, name, h("small", {}, meaning)), strategy[field] ? tree(strategy[field]) : h("p", { class: "quiet-text" }, "none")))),
+        h("div", { class: "parts" }, parts.map(([field, name, meaning]) => h("div", { class: "part", "data-part": field }, h("h3", {}, name, h("small", {}, meaning)), strategy[field] && Object.keys(strategy[field]).length ? tree(strategy[field]) : h("p", { class: "quiet-text" }, "none")))),
       );
     },
   };
