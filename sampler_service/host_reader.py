@@ -37,7 +37,7 @@ class HostReader:
         return await _translated(self._host.list_prompt_states(request))
 
     async def ready(self) -> tuple[bool, str]:
-        """Whether the log can be reached and the service is not about to stop."""
+        """Whether the log can be reached, the replica does not lag, and the service is not about to stop."""
         if self._is_draining():
             return False, "stopping"
         return await self._host.ready()

@@ -91,6 +91,7 @@ class CurriculumReplica:
         self.bytes_since_snapshot = 0
         self.fold_seconds = 0.0
         self.snapshot_millis = 0
+        self._complete_until = time.monotonic()
         self._position = START
         self._machine: CurriculumMachine | None = None
         self._planner: BatchPlanner | None = None
@@ -118,6 +119,11 @@ class CurriculumReplica:
     def state(self) -> CurriculumState:
         """The folded state: read only."""
         return self.machine.state
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long this replica may have missed what others append: 0 when it has just seen the log's end."""
+        return time.monotonic() - self._complete_until
 
     def ids_of(self, lease: Lease) -> list[str]:
         """Prompt ids of a lease's slots, kept between the batch and its reports."""
@@ -192,7 +198,7 @@ class CurriculumReplica:
             raise
         self.log, self.store = fresh.log, fresh.store
         self._machine, self._planner, self._position = fresh._machine, fresh._planner, fresh._position
-        self.snapshot_millis = fresh.snapshot_millis
+        self.snapshot_millis, self._complete_until = fresh.snapshot_millis, fresh._complete_until
         self.events_since_snapshot = fresh.events_since_snapshot
         self.bytes_since_snapshot = fresh.bytes_since_snapshot
         self.events_folded += fresh.events_folded
@@ -221,8 +227,11 @@ class CurriculumReplica:
                 raise
 
     async def _read_on(self) -> None:
+        asked = time.monotonic()
         while entries := await self.log.read(self._position):
             await self._fold_all(entries)
+            asked = time.monotonic()
+        self._complete_until = asked
 
     async def reach(self, min_revision: str) -> None:
         """Waits until everything up to `min_revision` is folded.
@@ -289,6 +298,7 @@ class CurriculumReplica:
         self._tidying = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
 
     async def _append(self, group: Sequence[_Pending]) -> list[log_pb2.Outcome]:
+        asked = time.monotonic()
         try:
             result = await self.log.append([pending.payload for pending in group], self._position)
         except (LogGapError, LogLostError) as error:
@@ -309,6 +319,7 @@ class CurriculumReplica:
         outcomes = []
         for pending, revision in zip(group, result.own, strict=True):
             outcomes.append(await self._fold(pending.event, revision, len(pending.payload)))
+        self._complete_until = asked
         return outcomes
 
     def _outcome_after_reload(self, event: log_pb2.Event) -> log_pb2.Outcome:

@@ -27,6 +27,7 @@ class CurriculumStatistics:
     fold_seconds: float
     snapshot_age_seconds: float
     stale: bool
+    lag_seconds: float
 
 
 def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
@@ -48,4 +49,5 @@ def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
             time.time() - replica.snapshot_millis / 1000 if replica.snapshot_millis else float("nan")
         ),
         stale=replica.stale,
+        lag_seconds=replica.lag_seconds,
     )

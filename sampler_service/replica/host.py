@@ -48,6 +48,7 @@ from sampler_service.replica.requests import (
 )
 from sampler_service.replica.settings import ReplicaSettings
 from sampler_service.replica.snapshotting import create_checkpoint, take_snapshot
+from sampler_service.replica.tailing import Tailing
 
 __all__ = ["ReplicaHost"]
 
@@ -79,13 +80,16 @@ class ReplicaHost:
         self._settings = settings
         self._curricula = LoadedCurricula(client, settings, seed)
         self._housekeeping = Housekeeping(self._curricula, settings)
+        self._tailing = Tailing(lambda: self._curricula, settings.max_lag_seconds)
 
     async def start(self) -> None:
-        """Begins housekeeping."""
+        """Begins housekeeping and tailing."""
         self._housekeeping.start()
+        self._tailing.start()
 
     async def close(self) -> None:
-        """Ends housekeeping, waits for writes, and snapshots what has changed."""
+        """Ends housekeeping and tailing, waits for writes, and snapshots what has changed."""
+        await self._tailing.stop()
         await self._housekeeping.stop()
         for replica in self._curricula:
             await replica.close()
@@ -96,12 +100,19 @@ class ReplicaHost:
                     _log.warning("no final snapshot", curriculum_id=replica.curriculum_id, why=str(error))
 
     async def ready(self) -> tuple[bool, str]:
-        """Whether the log can be reached."""
+        """Whether the log can be reached, and what is loaded is near its end."""
         try:
             await self._client.ping()
         except LogError as error:
             return False, str(error)
+        if self._tailing.lag.behind:
+            return False, self._tailing.lag.detail
         return True, "serving"
+
+    @property
+    def readiness_interval_seconds(self) -> float:
+        """How often `ready` may change its mind."""
+        return self._tailing.interval_seconds
 
     def statistics(self) -> list[CurriculumStatistics]:
         """Figures of the loaded curricula."""

@@ -24,6 +24,9 @@ class ReplicaSettings(BaseModel):
     """A curriculum used within this time is never let go."""
     tick_seconds: float = Field(default=1.0, gt=0)
     """How often leases are checked for expiry, and housekeeping is done."""
+    max_lag_seconds: float = Field(default=10.0, gt=0)
+    """A replica that has not seen the end of a loaded curriculum's log for this long is NOT_SERVING until it is
+    well below half of it again."""
     background_refresh_prompts: int = Field(default=50_000, ge=1)
     """Pools of at least this size are weighed anew in a thread when the policy advances."""
     max_import_bytes: int = Field(default=16 * 2**30, ge=2**20)

@@ -1,4 +1,4 @@
-"""The standard health service: NOT_SERVING until the log can be reached, and while draining."""
+"""The standard health service: NOT_SERVING until the log can be reached, while lagging, and while draining."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = structlog.get_logger(__name__)
 class HealthWatcher:
     """Asks the host again and again, and tells the health service."""
 
-    def __init__(self, host: ReplicaHost, interval_seconds: float = 1.0) -> None:
+    def __init__(self, host: ReplicaHost) -> None:
         self.servicer = HealthServicer()
         self._host = host
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = host.readiness_interval_seconds
         self._task: asyncio.Task[None] | None = None
         self._said: bool | None = None
 

@@ -56,7 +56,10 @@ class CurriculumCollector(Collector):
             for label, group in self._grouped(figures):
                 family.add_metric([label], sum(map(gauge.read, group)))
             yield family
-        yield self._snapshot_age(figures)
+        text = "Time since the newest snapshot; the oldest of several curricula. None: no sample."
+        yield self._largest(figures, "snapshot_age_seconds", text, lambda s: s.snapshot_age_seconds)
+        text = "Time since this replica last saw the end of the log; the longest of several curricula."
+        yield self._largest(figures, "lag_seconds", text, lambda s: s.lag_seconds)
         yield self._counter(figures, "leases_expired", "Leases that ran out.", _count("leases_expired"))
         yield self._counter(figures, "duplicates", "Repeats that were recognised.", _count("duplicates"))
         yield self._counter(figures, "fold_seconds", "Time spent folding events.", lambda s: s.fold_seconds)
@@ -102,13 +105,18 @@ class CurriculumCollector(Collector):
                 family.add_metric([label, key], value)
         return family
 
-    def _snapshot_age(self, figures: Sequence[CurriculumStatistics]) -> Metric:
-        text = "Time since the newest snapshot; the oldest of several curricula. None: no sample."
-        family = GaugeMetricFamily("curriculum_snapshot_age_seconds", text, labels=["curriculum"])
+    def _largest(
+        self,
+        figures: Sequence[CurriculumStatistics],
+        name: str,
+        text: str,
+        read: Callable[[CurriculumStatistics], float],
+    ) -> Metric:
+        family = GaugeMetricFamily(f"curriculum_{name}", text, labels=["curriculum"])
         for label, group in self._grouped(figures):
-            ages = [one.snapshot_age_seconds for one in group if math.isfinite(one.snapshot_age_seconds)]
-            if ages:
-                family.add_metric([label], max(ages))
+            known = [value for value in map(read, group) if math.isfinite(value)]
+            if known:
+                family.add_metric([label], max(known))
         return family
 
 

@@ -25,6 +25,7 @@ def figures(name: str, **changes: object) -> CurriculumStatistics:
         "fold_seconds": 0.25,
         "snapshot_age_seconds": 9.0,
         "stale": False,
+        "lag_seconds": 0.5,
     }
     return CurriculumStatistics(**(values | changes))  # type: ignore[arg-type]
 
