@@ -17,6 +17,7 @@ from tests.replicas_under_faults import Replicas
 
 _PATIENCE_SECONDS: Final = 20.0
 _METHODS: Final = {
+    pb.CreateCurriculumRequest: ReplicaHost.create_curriculum,
     pb.NextBatchRequest: ReplicaHost.next_batch,
     pb.ReportRolloutsRequest: ReplicaHost.report_rollouts,
     pb.ReleaseBatchRequest: ReplicaHost.release_batch,
@@ -48,6 +49,10 @@ class Client:
         self.unsettled: list[Attempt] = []
         self.timeline = 0
         """Grows when time is turned back: by a restored checkpoint, or by the server's loss of memory."""
+
+    async def create(self, who: int, request: pb.CreateCurriculumRequest) -> None:
+        """The beginning of every history."""
+        await self._try(who, Attempt(request, self._floor), give_up=False)
 
     async def ask(self, who: int, request: Any, *, give_up: bool = False) -> Any:
         """The answer, or the refusal as an exception object; None when given up for now."""

@@ -83,13 +83,10 @@ class ClientRules(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.run(self.replicas.start())
-        self.run(
-            self.replicas.running[0].host.create_curriculum(
-                pb.CreateCurriculumRequest(
-                    request_id="create", curriculum_id=CURRICULUM, strategy=strategy_of(EXACT[0], LONG)
-                )
-            )
+        request = pb.CreateCurriculumRequest(
+            request_id="create", curriculum_id=CURRICULUM, strategy=strategy_of(EXACT[0], LONG)
         )
+        self.run(self.client.create(0, request))
         self.add_prompts(0, PROMPTS, False)
 
     @rule(who=replica, count=st.integers(1, 8), give_up=gives_up)

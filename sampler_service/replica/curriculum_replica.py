@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ class CurriculumReplica:
         self.log: CurriculumLog = client.log(curriculum_id)
         self.store = client.snapshots(curriculum_id)
         self.lock = asyncio.Lock()
+        self.snapshotting = asyncio.Lock()
+        """Held while this replica takes a snapshot: one at a time."""
+        self.snapshotter_token = secrets.token_hex(8)
         self.used = time.monotonic()
         self.gone = False
         """The curriculum was deleted: this object serves nobody any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ import structlog
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Aborted, NotFound
-from sampler_service.log import SnapshotterLostError, revision_millis
+from sampler_service.log import LogLostError, LogUnavailableError, SnapshotterLostError, revision_millis
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 
 __all__ = ["create_checkpoint", "take_snapshot"]
@@ -24,25 +24,29 @@ _log = structlog.get_logger(__name__)
 async def _snapshotter(replica: CurriculumReplica, wait_seconds: float) -> AsyncIterator[bool]:
     """Holds the snapshotter's lock, renewed while it is held; yields whether we got it."""
     ttl = replica.settings.snapshot_lock_seconds
-    token = secrets.token_hex(8)
     deadline = time.monotonic() + wait_seconds
-    while not (held := await replica.store.lock.acquire(token, ttl)) and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    if not held:
-        yield False
-        return
+    # The token is the replica's own, so that a release whose reply was lost keeps nobody waiting but others.
+    async with replica.snapshotting:
+        while not (held := await replica.store.lock.acquire(replica.snapshotter_token, ttl)) and (
+            time.monotonic() < deadline
+        ):
+            await asyncio.sleep(0.1)
+        if not held:
+            yield False
+            return
 
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(ttl / 3)
-            await replica.store.lock.renew(ttl)
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(ttl / 3)
+                await replica.store.lock.renew(ttl)
 
-    renewer = asyncio.create_task(renew())
-    try:
-        yield True
-    finally:
-        renewer.cancel()
-        await replica.store.lock.release()
+        renewer = asyncio.create_task(renew())
+        try:
+            yield True
+        finally:
+            renewer.cancel()
+            with contextlib.suppress(LogUnavailableError):
+                await replica.store.lock.release()
 
 
 async def take_snapshot(replica: CurriculumReplica) -> bool:
@@ -80,17 +84,23 @@ async def create_checkpoint(replica: CurriculumReplica, event: log_pb2.Event) ->
     """Saves the state, then writes the event that names it: a crash in between leaves no broken checkpoint.
 
     Raises:
-        Aborted: another process keeps the snapshotter's lock.
+        Aborted: another process keeps the snapshotter's lock, or took it over; or the log has lost entries.
     """
+    busy = Aborted(
+        "SNAPSHOT_UNDER_WAY",
+        "Another process is taking a snapshot of this curriculum; try again.",
+        retry_after_seconds=2.0,
+    )
     async with _snapshotter(replica, 10.0) as held:
         if not held:
-            raise Aborted(
-                "SNAPSHOT_UNDER_WAY",
-                "Another process is taking a snapshot of this curriculum; try again.",
-                retry_after_seconds=2.0,
-            )
+            raise busy
         await replica.catch_up()
         revision, columns = await replica.copy_state()
-        await replica.store.save(revision, columns)
+        try:
+            await replica.store.save(revision, columns)
+        except SnapshotterLostError as error:
+            raise busy from error
+        except LogLostError as error:
+            raise Aborted("RELOADED", "The log has lost its last writes; send the request again.") from error
         event.checkpoint_created.revision = revision
         return await replica.commit(event)

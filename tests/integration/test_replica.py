@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from sampler_service.curriculum.errors import (
 )
 from sampler_service.log import LogClient, LogUnavailableError, RedisSettings
 from sampler_service.replica import ReplicaHost, ReplicaSettings
+from tests.faulty_wire import Fault, FaultyWire
 from tests.redis_servers import RedisServer, running_server, valkey_binary
 
 QUIET = ReplicaSettings(tick_seconds=3600)
@@ -230,6 +233,35 @@ async def test_the_snapshot_of_a_replica_that_is_behind_leaves_checkpoints_alone
     assert await digest(fresh) == await digest(host)
 
 
+@pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY])
+async def test_a_checkpoint_is_kept_wherever_the_connection_breaks(
+    valkey: RedisServer, key_prefix: str, fault: Fault
+) -> None:
+    with TemporaryDirectory(prefix="wire-") as folder:
+        wire = await FaultyWire(Path(folder) / "s.sock", valkey.socket_path, late_seconds=1.0).open()
+        async with LogClient(RedisSettings(url=wire.url, key_prefix=key_prefix)) as client:
+            host = ReplicaHost(client, QUIET, seed=1)
+            await create(host)
+            chunks_before = 0
+            while True:
+                wire.arm(fault, chunks_before)
+                await until_answered(
+                    lambda name=f"at-{chunks_before}": host.create_checkpoint(
+                        pb.CreateCheckpointRequest(curriculum_id="math", request_id=name, checkpoint_id=name)
+                    )
+                )
+                if wire.faults_met == chunks_before:
+                    break  # The last one passed without a break: every place has had its turn.
+                chunks_before += 1
+            wire.disarm()
+            request = pb.ListCheckpointsRequest(curriculum_id="math")
+            kept = (await host.list_checkpoints(request)).checkpoints
+            assert [checkpoint.checkpoint_id for checkpoint in kept] == [
+                f"at-{number}" for number in range(chunks_before + 1)
+            ]
+        await wire.close()
+
+
 async def test_leases_of_a_trainer_that_died_expire(log_client: LogClient) -> None:
     host = ReplicaHost(log_client, ReplicaSettings(tick_seconds=0.05), seed=1)
     await host.start()
@@ -352,6 +384,18 @@ async def test_curricula_idle_the_longest_make_room_and_come_back(log_client: Lo
 def own_server() -> Iterator[RedisServer]:
     with running_server(valkey_binary()) as server:
         yield server
+
+
+async def until_answered(call: Callable[[], Awaitable[object]]) -> None:
+    """As a client does; no lock of a dead connection may keep it waiting for long."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await call()
+            except LogUnavailableError as error:
+                await asyncio.sleep(error.retry_after_seconds)
+            else:
+                return
 
 
 async def test_while_the_log_is_away_reads_are_marked_stale_and_writes_are_refused(
