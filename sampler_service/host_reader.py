@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.access import current_principal
 from sampler_service.dashboard import ReadError
 from sampler_service.replica import ReplicaHost
 from sampler_service.rpc.errors import describe
@@ -25,7 +26,7 @@ class HostReader:
     async def list_curricula(self, page_size: int, page_token: str) -> pb.ListCurriculaResponse:
         """One page of curricula ordered by id."""
         request = pb.ListCurriculaRequest(page_size=page_size, page_token=page_token)
-        return await _translated(self._host.list_curricula(request))
+        return await _translated(self._host.list_curricula(request, current_principal.get().may_see))
 
     async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
         """The aggregates of one curriculum."""

@@ -225,14 +225,20 @@ class ReplicaHost:
         replica = await self._reading(request.curriculum_id, request.min_revision)
         return pb.GetCurriculumResponse(curriculum=curriculum_message(replica.state))
 
-    async def list_curricula(self, request: pb.ListCurriculaRequest) -> pb.ListCurriculaResponse:
-        """ListCurricula."""
+    async def list_curricula(
+        self, request: pb.ListCurriculaRequest, may_see: Callable[[str], bool] | None = None
+    ) -> pb.ListCurriculaResponse:
+        """ListCurricula; of those alone whose id `may_see`, if given, says yes to."""
         if request.page_size < 0:
             raise InvalidArgument(
                 "INVALID_PAGE_SIZE", f"page_size = {request.page_size} must not be negative.", "page_size"
             )
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        names = sorted(name for name in await self._client.list_curricula() if name > request.page_token)
+        names = sorted(
+            name
+            for name in await self._client.list_curricula()
+            if name > request.page_token and (may_see is None or may_see(name))
+        )
         response = pb.ListCurriculaResponse()
         for name in names[:size]:
             try:

@@ -1,4 +1,4 @@
-"""Around every call: figures, request ids in the log, errors into statuses, deadlines."""
+"""Around every call: who may, figures, request ids in the log, errors into statuses, deadlines."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from sampler_service.access import EVERYBODY, Principal
 from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.rpc.admission import Admission
 from sampler_service.rpc.errors import Refusal, describe
+from sampler_service.rpc.roles import role_of
 
 __all__ = ["CallInterceptor"]
 
@@ -42,7 +45,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Metrics: `grpc_server_started_total`, `grpc_server_handled_total`, `grpc_server_handling_seconds`.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
+        self._admission = admission
         labels = ("grpc_service", "grpc_method")
         self._started = Counter("grpc_server_started_total", "Calls that began.", labels, registry=registry)
         self._handled = Counter(
@@ -99,6 +103,8 @@ class _Call(Generic[Answer]):
     def __init__(self, owner: CallInterceptor, service: str, name: str) -> None:
         self._owner = owner
         self._name = name
+        self._role = role_of(name)
+        self._admission = owner._admission
         self._labels = (service, name)
         self._started = owner._started.labels(service, name)
         self._seconds = owner._seconds.labels(service, name)
@@ -111,9 +117,11 @@ class _Call(Generic[Answer]):
         async def handle(request: Any, context: _Context) -> Answer:
             began = self._begin()
             code = grpc.StatusCode.OK
+            caller = EVERYBODY
             try:
                 _refuse_late(context)
-                return await behavior(_checked_stream(request) if streams else _checked(request), context)
+                caller = self._admission.admit(context, self._role, self._name)
+                return await behavior(self._checked(request, streams, caller), context)
             except asyncio.CancelledError:
                 code = _why_cancelled(context)
                 raise
@@ -123,7 +131,7 @@ class _Call(Generic[Answer]):
                 await _abort(context, refusal)
                 raise AssertionError("abort raises") from error
             finally:
-                self._end(began, code, request)
+                self._end(began, code, request, caller)
 
         return handle
 
@@ -136,10 +144,12 @@ class _Call(Generic[Answer]):
             began = self._begin()
             # If the client goes, we are closed in the middle of a `yield`.
             code = grpc.StatusCode.CANCELLED
+            caller = EVERYBODY
             try:
                 _refuse_late(context)
-                checked = _checked_stream(request) if streams else _checked(request)
-                async for answer in behavior(checked, context):
+                caller = self._admission.admit(context, self._role, self._name)
+                async for answer in behavior(self._checked(request, streams, caller), context):
+                    self._admission.check_current(caller)
                     yield answer
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
@@ -150,9 +160,16 @@ class _Call(Generic[Answer]):
                 code = _CODES[refusal.code]
                 await _abort(context, refusal)
             finally:
-                self._end(began, code, request)
+                self._end(began, code, request, caller)
 
         return handle
+
+    def _checked(self, request: Any, streams: bool, caller: Principal) -> Any:
+        """The request, or the stream of them, with what the caller may not do refused."""
+        if streams:
+            return self._admission.check_stream(caller, self._role, self._name, _checked_stream(request))
+        self._admission.check_message(caller, self._role, self._name, _checked(request))
+        return request
 
     def _begin(self) -> float:
         self._started.inc()
@@ -160,7 +177,7 @@ class _Call(Generic[Answer]):
         self._owner._idle.clear()
         return time.perf_counter()
 
-    def _end(self, began: float, code: grpc.StatusCode, request: Any) -> None:
+    def _end(self, began: float, code: grpc.StatusCode, request: Any, caller: Principal) -> None:
         seconds = time.perf_counter() - began
         self._seconds.observe(seconds)
         self._owner._handled.labels(*self._labels, code.name).inc()
@@ -171,6 +188,7 @@ class _Call(Generic[Answer]):
             "call",
             method=self._name,
             code=code.name,
+            caller=caller.name,
             milliseconds=round(seconds * 1000, 3),
             curriculum_id=getattr(request, "curriculum_id", ""),
             request_id=getattr(request, "request_id", ""),

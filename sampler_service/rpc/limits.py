@@ -24,6 +24,10 @@ class RpcSettings(BaseModel):
     """Reports of one StreamRollouts that are worked on at once; further ones wait."""
     min_watch_seconds: float = Field(default=0.1, gt=0)
     """WatchSummary looks no more often than this."""
+    max_concurrent_calls: int = Field(default=4096, ge=1)
+    """Calls worked on at once, streams included; further ones are RESOURCE_EXHAUSTED."""
+    max_calls_per_second: float = Field(default=0.0, ge=0)
+    """Of one token (of one address where there are no tokens), twice that in a burst; 0: no limit."""
 
     def channel_options(self) -> list[tuple[str, int]]:
         """As gRPC wants them."""

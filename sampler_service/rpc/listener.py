@@ -13,7 +13,10 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from curriculum.v1 import curriculum_pb2_grpc
+from sampler_service.access import AuthSettings, Gate, TlsSettings
 from sampler_service.replica import ReplicaHost
+from sampler_service.rpc.admission import Admission
+from sampler_service.rpc.credentials import server_credentials
 from sampler_service.rpc.health import SERVICE_NAME, HealthWatcher
 from sampler_service.rpc.interceptors import CallInterceptor
 from sampler_service.rpc.limits import RpcSettings
@@ -30,15 +33,24 @@ class RpcServer:
     """CurriculumService, health and reflection on one port. Make it with `start`."""
 
     def __init__(
-        self, host: ReplicaHost, settings: RpcSettings, registry: CollectorRegistry, share_port: bool = False
+        self,
+        host: ReplicaHost,
+        settings: RpcSettings,
+        registry: CollectorRegistry,
+        gate: Gate,
+        share_port: bool = False,
     ) -> None:
-        self._interceptor = CallInterceptor(registry)
+        self._interceptor = CallInterceptor(registry, Admission(gate, settings.max_calls_per_second))
         self._servicer = CurriculumServicer(host, settings)
         self._health = HealthWatcher(host)
         # Two services on one port would each get some of the calls: let the second one fail instead,
         # unless they are workers of one parent.
         options = [*settings.channel_options(), ("grpc.so_reuseport", int(share_port))]
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=options)
+        self._server = grpc.aio.server(
+            interceptors=[self._interceptor],
+            options=options,
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
         curriculum_pb2_grpc.add_CurriculumServiceServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call, unused-ignore]
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -55,18 +67,28 @@ class RpcServer:
         host_name: str = "127.0.0.1",
         port: int = 0,
         share_port: bool = False,
+        gate: Gate | None = None,
+        tls: TlsSettings | None = None,
     ) -> RpcServer:
         """Listens and serves; port 0 picks one, see `address`. `share_port`: beside others that do too.
+        Without a gate everybody may do everything.
 
         Raises:
             PortTakenError: somebody else listens there, or the host is not this machine's.
+            OSError: a file of TLS cannot be used.
         """
-        started = cls(host, settings, registry, share_port)
+        credentials = server_credentials(tls) if tls is not None and tls.enabled else None
+        started = cls(host, settings, registry, gate or Gate(AuthSettings()), share_port)
         literal = f"[{host_name}]" if ":" in host_name else host_name
         if not share_port:
             try_to_listen(host_name, port)
         try:
-            bound = started._server.add_insecure_port(f"{literal}:{port}")
+            address = f"{literal}:{port}"
+            bound = (
+                started._server.add_insecure_port(address)
+                if credentials is None
+                else started._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise PortTakenError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
         started.address = f"{literal}:{bound}"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
+from sampler_service.access import current_principal
 from sampler_service.curriculum.errors import CurriculumError, InvalidArgument
 from sampler_service.replica import ReplicaHost
 from sampler_service.rpc.errors import ENDS_STREAMS, describe
@@ -62,7 +63,7 @@ class CurriculumServicer(curriculum_pb2_grpc.CurriculumServiceServicer):
     async def ListCurricula(  # noqa: N802, D102
         self, request: pb.ListCurriculaRequest, context: RpcContext
     ) -> pb.ListCurriculaResponse:
-        return await self._host.list_curricula(request)
+        return await self._host.list_curricula(request, current_principal.get().may_see)
 
     async def UpdateCurriculum(  # noqa: N802, D102
         self, request: pb.UpdateCurriculumRequest, context: RpcContext

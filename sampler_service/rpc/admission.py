@@ -1,0 +1,93 @@
+"""Who calls, whether they may, and how often: asked before a method begins, and again during streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from sampler_service.access import Gate, Principal, RateLimiter, Role, Throttled, current_principal
+
+__all__ = ["Admission"]
+
+# grpc.aio's contexts have no useful static types.
+_Context = Any
+
+
+class Admission:
+    """Lets a call of one method in, or raises.
+
+    Args:
+        calls_per_second: of one caller; 0 sets no limit.
+    """
+
+    def __init__(self, gate: Gate, calls_per_second: float) -> None:
+        self._gate = gate
+        self._rate = RateLimiter(calls_per_second, 2 * calls_per_second) if calls_per_second > 0 else None
+
+    def admit(self, context: _Context, role: Role, method: str) -> Principal:
+        """Who calls; also in `current_principal` from here on.
+
+        Raises:
+            CurriculumError: UNAUTHENTICATED, PERMISSION_DENIED or RESOURCE_EXHAUSTED.
+        """
+        address = _address(context.peer()) if self._gate.enabled or self._rate else ""
+        if self._gate.enabled:
+            principal = self._gate.authenticate(_authorization(context), _identities(context), address)
+            principal.require(role, method)
+        else:
+            principal = self._gate.authenticate("", (), "")
+        current_principal.set(principal)
+        if self._rate is not None:
+            caller = principal.name if principal.credential is not None else address
+            wait = self._rate.wait_seconds(caller)
+            if wait > 0:
+                raise Throttled(
+                    "TOO_MANY_CALLS",
+                    "This caller exceeds rpc.max_calls_per_second. Send more in one call, or ask for a higher limit.",
+                    retry_after_seconds=wait,
+                )
+        return principal
+
+    def check_message(self, principal: Principal, role: Role, method: str, request: Any) -> None:
+        """Whether the principal may do this to the curriculum that the message names.
+
+        Raises:
+            PermissionDenied: it is another's.
+        """
+        principal.require(role, method, getattr(request, "curriculum_id", ""))
+
+    async def check_stream(
+        self, principal: Principal, role: Role, method: str, requests: AsyncIterator[Any]
+    ) -> AsyncIterator[Any]:
+        """The messages, each checked, for as long as the credential stays valid."""
+        async for request in requests:
+            self.check_current(principal)
+            self.check_message(principal, role, method, request)
+            yield request
+
+    def check_current(self, principal: Principal) -> None:
+        """Ends a stream whose credential was revoked.
+
+        Raises:
+            Unauthenticated: it was.
+        """
+        if self._gate.enabled:
+            self._gate.require_current(principal)
+
+
+def _authorization(context: _Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization" and isinstance(value, str):
+            return value
+    return ""
+
+
+def _identities(context: _Context) -> Iterable[str]:
+    return [
+        identity.decode(errors="replace") for identity in context.peer_identities() or () if identity
+    ]
+
+
+def _address(peer: str) -> str:
+    """`ipv4:10.0.0.1:5000` without the port, which differs from connection to connection."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
