@@ -24,15 +24,22 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from sampler_service.access import AuthSettings, TlsSettings
+from sampler_service.dashboard import HttpSettings
 from sampler_service.log import RedisSettings
 from sampler_service.replica import ReplicaSettings
 from sampler_service.rpc import RpcSettings
 
-__all__ = ["ConfigError", "ServiceConfig", "load_config", "unknown_variables"]
+__all__ = ["ConfigError", "ServiceConfig", "is_loopback", "load_config", "unknown_variables"]
 
 _PREFIX = "SAMPLER_"
 # What Kubernetes sets for a service that happens to be called `sampler-…`.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+
+# Fields whose values are never repeated: secrets, and what may hold one.
+_SECRET = re.compile(r"password|url|token|^auth")
+# What our own programs read, and the service does not.
+_OTHERS = re.compile(r"TARGET|CONFIG|TOKEN|TOKEN_FILE|CLIENT_\w+")
 
 
 class ConfigError(ValueError):
@@ -51,7 +58,7 @@ class ServiceConfig(BaseSettings):
     )
 
     grpc_host: str = "127.0.0.1"
-    """Address the API listens on. There is no authentication yet: beyond loopback `insecure` is needed."""
+    """Address the API listens on. Beyond loopback it needs `auth`, or `insecure`."""
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     """Port of the API; 0 picks one."""
     http_host: str = "127.0.0.1"
@@ -59,7 +66,7 @@ class ServiceConfig(BaseSettings):
     http_port: int = Field(default=8080, ge=-1, le=65535)
     """Port of the dashboard, /metrics and the probes; 0 picks one, -1 turns them off."""
     insecure: bool = False
-    """Listen beyond loopback although everybody who reaches the ports may read and change everything."""
+    """Listen beyond loopback without `auth`: whoever reaches the ports may read and change everything."""
     data_dir: Path = Path("curriculum-data")
     """Where the embedded server keeps the log, when no `redis` is given."""
     redis: RedisSettings | None = None
@@ -80,6 +87,12 @@ class ServiceConfig(BaseSettings):
     """How curricula are kept in memory and snapshotted."""
     rpc: RpcSettings = RpcSettings()
     """Limits of connections and messages."""
+    http: HttpSettings = HttpSettings()
+    """Limits of the dashboard's port, and the proxies before it."""
+    auth: AuthSettings = AuthSettings()
+    """Who may use the service."""
+    tls: TlsSettings = TlsSettings()
+    """Certificates of both ports."""
 
     @model_validator(mode="after")
     def _ports_for_all_workers(self) -> ServiceConfig:
@@ -95,11 +108,13 @@ class ServiceConfig(BaseSettings):
     @model_validator(mode="after")
     def _open_only_on_purpose(self) -> ServiceConfig:
         for field, host in (("grpc_host", self.grpc_host), ("http_host", self.http_host)):
-            if not self.insecure and not _is_loopback(host):
+            if not (self.insecure or self.auth.enabled or is_loopback(host)):
                 raise ValueError(
-                    f"{field} = {host!r} is reachable by others, and there is no authentication yet: whoever "
-                    "reaches the port may read and change every curriculum. Use 127.0.0.1, or say --insecure "
-                    "if a firewall or proxy guards it"
+                    f"{field} = {host!r} is reachable by others, and no tokens are set: whoever reaches the "
+                    "port could read and change every curriculum. Make a token (`sampler-service tokens create "
+                    "admin --role admin --token-file tokens.yaml`) and give the service the file (--token-file "
+                    "tokens.yaml), or a token in SAMPLER_AUTH__ADMIN_TOKEN; use 127.0.0.1; or say --insecure if "
+                    "a firewall or proxy guards it"
                 )
         return self
 
@@ -176,7 +191,7 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
         if name.startswith(_PREFIX)
         and name.removeprefix(_PREFIX).lower().partition("__")[0] not in fields
         and not _KUBERNETES.search(name)
-        and name not in (f"{_PREFIX}TARGET", f"{_PREFIX}CONFIG")
+        and not _OTHERS.fullmatch(name.removeprefix(_PREFIX))
     )
 
 
@@ -226,9 +241,7 @@ def _describe(fault: dict[str, Any], sources: list[_Source]) -> str:
     where = f" (from {origin})" if origin else ""
     if fault["type"] == "extra_forbidden":
         return f"{name}{where} is no setting of this service; `sampler-service config` lists them"
-    value = (
-        "" if fault["type"] == "missing" or "password" in name or "url" in name else f" = {fault['input']!r}"
-    )
+    value = "" if fault["type"] == "missing" or _SECRET.search(name) else f" = {fault['input']!r}"
     return f"{name}{value}{where}: {message}"
 
 
@@ -240,7 +253,8 @@ def _holds(values: Any, path: list[str]) -> bool:
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -28,6 +28,11 @@ class HostReader:
         request = pb.ListCurriculaRequest(page_size=page_size, page_token=page_token)
         return await _translated(self._host.list_curricula(request, current_principal.get().may_see))
 
+    async def curriculum(self, curriculum_id: str) -> pb.Curriculum:
+        """One curriculum, its strategy spelt out."""
+        request = pb.GetCurriculumRequest(curriculum_id=curriculum_id)
+        return (await _translated(self._host.get_curriculum(request))).curriculum
+
     async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
         """The aggregates of one curriculum."""
         request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins)

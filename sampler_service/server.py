@@ -17,7 +17,8 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from sampler_service.config import ServiceConfig, unknown_variables
+from sampler_service.access import Gate, TokenFileError
+from sampler_service.config import ServiceConfig, is_loopback, unknown_variables
 from sampler_service.dashboard import DashboardServer, create_app
 from sampler_service.host_reader import HostReader
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
@@ -102,6 +103,7 @@ class Service:
 
     async def _start(self) -> None:
         config, place = self.config, self.place
+        gate = open_gate(config, warn=place is None)
         redis = await provide_log_server(config, self._open)
         if place is None:
             await check_log_server(redis)
@@ -121,11 +123,22 @@ class Service:
             gather = exchange.gather
         # The dashboard comes first and goes last: it shows the service while that drains.
         if config.http_port >= 0:
-            reader = HostReader(self.host, self._is_draining)
-            app = create_app(reader, metrics_registry=self.registry, gather_metrics=gather)
+            app = create_app(
+                HostReader(self.host, self._is_draining),
+                metrics_registry=self.registry,
+                gather_metrics=gather,
+                gate=gate,
+                settings=config.http,
+                local_only=not gate.enabled and not config.insecure,
+            )
             try:
                 self.dashboard = await DashboardServer.start(
-                    app, config.http_host, config.http_port, share_port=place is not None
+                    app,
+                    config.http_host,
+                    config.http_port,
+                    share_port=place is not None,
+                    settings=config.http,
+                    tls=config.tls,
                 )
             except OSError as error:
                 raise cannot_listen(
@@ -140,6 +153,8 @@ class Service:
                 host_name=config.grpc_host,
                 port=config.grpc_port,
                 share_port=place is not None,
+                gate=gate,
+                tls=config.tls,
             )
         except PortTakenError as error:
             raise cannot_listen("gRPC", config.grpc_host, config.grpc_port, "--grpc-port", error) from error
@@ -189,6 +204,30 @@ async def check_log_server(settings: RedisSettings) -> None:
             ) from error
         except LogError as error:
             raise StartError(str(error)) from error
+
+
+def open_gate(config: ServiceConfig, *, warn: bool = True) -> Gate:
+    """What lets callers in, checked before anything else is started; logs what is unwise.
+
+    Raises:
+        StartError: the token file or the files of TLS cannot be used.
+    """
+    try:
+        gate = Gate(config.auth)
+        if config.tls.enabled:
+            config.tls.read()
+    except TokenFileError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"the files of tls cannot be used: {error.filename or config.tls.cert_file}: {error.strerror}"
+        ) from error
+    if warn and not (is_loopback(config.grpc_host) and is_loopback(config.http_host)):
+        if not gate.enabled:
+            _log.warning("open to whoever reaches the ports: insecure is set and no tokens are")
+        elif not config.tls.enabled:
+            _log.warning("tokens cross the network in the clear unless a proxy adds TLS; see tls.cert_file")
+    return gate
 
 
 def run(config: ServiceConfig) -> int:
@@ -284,4 +323,4 @@ def cannot_listen(what: str, host: str, port: int, option: str, error: OSError) 
 
 
 def _address(dashboard: DashboardServer) -> str:
-    return dashboard.url.removeprefix("http://").rstrip("/")
+    return dashboard.url.partition("://")[2].rstrip("/")

@@ -37,8 +37,8 @@ def train(
     """Trains. Ctrl-C or SIGTERM ends cleanly: the lease is released and a checkpoint is kept."""
     from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
     from trainer_client.checkpoint import CheckpointStore
-    from trainer_client.client import CurriculumClient
     from trainer_client.config import load_config
+    from trainer_client.curriculum_service import connect
     from trainer_client.progress import ProgressView
     from trainer_client.stopping import StopRequest
     from trainer_client.tasks.build import build_pool
@@ -53,8 +53,7 @@ def train(
             "go on with --resume, or choose another name"
         )
     pool = build_pool(settings.tasks)
-    token = _read_token(settings.curriculum.token_file)
-    with CurriculumClient(settings.curriculum.target, token=token) as client, StopRequest() as stop:
+    with connect(settings.curriculum) as client, StopRequest() as stop:
         # Before the model is loaded: a service that is not there should be said at once.
         threshold = prepare_curriculum(client, settings, pool)
         console.print(
@@ -174,15 +173,6 @@ def _readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _read_token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise TrainerError(f"curriculum.token_file {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

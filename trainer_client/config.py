@@ -87,7 +87,17 @@ class CurriculumConfig(Settings):
     target: str = "127.0.0.1:50051"
     """Address of the service, host:port."""
     token_file: Path | None = None
-    """File with the bearer token, where the service wants one."""
+    """File with the bearer token, where the service wants one; default: SAMPLER_TOKEN, SAMPLER_TOKEN_FILE."""
+    tls: bool | None = None
+    """Encrypt; default: with files below, and when a token would cross the network in the clear."""
+    ca_file: Path | None = None
+    """Authorities to trust in place of the system's."""
+    cert_file: Path | None = None
+    """Our own certificate, for mutual TLS."""
+    key_file: Path | None = None
+    """Its private key."""
+    server_name: str = ""
+    """Name to expect in the service's certificate, where it differs from the target."""
     curriculum_id: str = ""
     """Default: the run's name. An existing one is carried on with."""
     strategy: str | dict[str, Any] = "frontier"
@@ -98,6 +108,15 @@ class CurriculumConfig(Settings):
     """Rollouts per step, all rounds; 0: the strategy's default."""
     equal_quotas: bool = False
     """The same number of rollouts for every prompt."""
+
+    @model_validator(mode="after")
+    def _tls_files_need_tls(self) -> Self:
+        files = (self.ca_file, self.cert_file, self.key_file)
+        if self.tls is False and (any(files) or self.server_name):
+            raise ValueError("tls is false, and files for it are given; leave one out")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together; give both or neither")
+        return self
 
 
 class RolloutConfig(Settings):

@@ -6,7 +6,30 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from trainer_client.client import Batch, Receipt, Released, ReportResult, RolloutStatus
+from trainer_client.client import (
+    Batch,
+    CurriculumClient,
+    Receipt,
+    Released,
+    ReportResult,
+    RolloutStatus,
+    Tls,
+)
+from trainer_client.config import CurriculumConfig
+from trainer_client.trainer_errors import TrainerError
+
+
+def connect(settings: CurriculumConfig) -> CurriculumClient:
+    """A client by the settings. Raises TrainerError when a file they name cannot be read."""
+    files = (settings.ca_file, settings.cert_file, settings.key_file)
+    tls: bool | Tls | None = settings.tls
+    if any(files) or settings.server_name:
+        tls = Tls(*files, settings.server_name or None)
+    try:
+        token = settings.token_file.read_text(encoding="utf-8").strip() if settings.token_file else None
+        return CurriculumClient(settings.target, token=token, tls=tls)
+    except OSError as error:
+        raise TrainerError(f"curriculum: {error.filename}: {error.strerror}") from error
 
 
 class CurriculumService(Protocol):

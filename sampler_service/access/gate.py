@@ -150,7 +150,8 @@ class Gate:
         """
         if not self.is_current(principal):
             raise Unauthenticated(
-                "TOKEN_REVOKED", "The credential was revoked, changed or has expired. Call again with a new one."
+                "TOKEN_REVOKED",
+                "The credential was revoked, changed or has expired. Call again with a new one.",
             )
 
     def _find(self, authorization: str, identities: Iterable[str]) -> Principal:

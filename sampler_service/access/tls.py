@@ -36,7 +36,9 @@ class TlsSettings(BaseModel):
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together; give both or neither")
         if self.client_ca_file is not None and self.cert_file is None:
-            raise ValueError("client_ca_file needs cert_file and key_file: without TLS there is no mutual TLS")
+            raise ValueError(
+                "client_ca_file needs cert_file and key_file: without TLS there is no mutual TLS"
+            )
         return self
 
     @property

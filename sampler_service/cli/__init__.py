@@ -1,16 +1,18 @@
-"""The command line: `sampler-service serve | config | healthcheck | inspect | export | import | curricula`.
+"""The command line: `serve | config | healthcheck | inspect | export | import | curricula | tokens`.
 
 What only `serve` needs is imported when it runs, so that `healthcheck` stays quick.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sampler_service import __version__
-from sampler_service.cli import curricula, files, health, prompts, serving
+from sampler_service.cli import curricula, files, health, prompts, serving, tokens
+from sampler_service.cli.connection import Connection, choose
 
 __all__ = ["app", "main"]
 
@@ -29,13 +31,73 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_CLIENT = "Reaching a service"
+
+
 @app.callback()
 def _options(
-    version: Annotated[
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SAMPLER_TOKEN_FILE",
+            help="File with the token to show; or the token itself in SAMPLER_TOKEN.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--no-tls",
+            envvar="SAMPLER_CLIENT_TLS",
+            help="Encrypt. [default: with a --ca-file, or when a token would leave this machine]",
+            show_default=False,
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SAMPLER_CLIENT_CA_FILE",
+            help="PEM file of authorities to trust.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    cert_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SAMPLER_CLIENT_CERT_FILE",
+            help="PEM file of our certificate, for mutual TLS.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SAMPLER_CLIENT_KEY_FILE", help="PEM file of its private key.", rich_help_panel=_CLIENT
+        ),
+    ] = None,
+    server_name: Annotated[
+        str,
+        typer.Option(
+            envvar="SAMPLER_CLIENT_SERVER_NAME",
+            help="Name in the service's certificate, if not the target's.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = "",
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    choose(
+        Connection(
+            token_file=token_file,
+            tls=tls,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            server_name=server_name,
+        )
+    )
 
 
 app.command("serve")(serving.serve)
@@ -45,6 +107,7 @@ app.command("inspect")(prompts.inspect)
 app.command("export")(files.export_curriculum)
 app.command("import")(files.import_curriculum)
 app.add_typer(curricula.app, name="curricula")
+app.add_typer(tokens.app, name="tokens")
 
 
 def main() -> None:

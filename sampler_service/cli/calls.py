@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
+from sampler_service.cli.connection import open_channel
 
 __all__ = ["JsonOption", "TargetOption", "TimeoutOption", "console", "print_json", "service"]
 
@@ -24,7 +25,6 @@ TargetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 DEFAULT_TARGET = "127.0.0.1:50051"
-MAX_MESSAGE_BYTES = 64 * 2**20
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -32,8 +32,7 @@ console = Console(highlight=False, soft_wrap=True)
 @contextmanager
 def service(target: str) -> Iterator[CurriculumServiceStub]:
     """The API at `target`; a failed call ends the command with one line and status 1."""
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-    with grpc.insecure_channel(target, options=options) as channel:
+    with open_channel(target) as channel:
         try:
             yield CurriculumServiceStub(channel)
         except grpc.RpcError as error:

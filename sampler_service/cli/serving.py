@@ -39,9 +39,19 @@ _Insecure = Annotated[
     bool,
     typer.Option(
         "--insecure",
-        help="Allow addresses beyond loopback. There is no authentication yet: "
+        help="Allow addresses beyond loopback without tokens: "
         "whoever reaches the ports may read and change everything.",
     ),
+]
+_TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="Who may use the service: a file of `sampler-service tokens create`."),
+]
+_TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the certificate of both ports.")]
+_TlsKey = Annotated[Path | None, typer.Option(help="PEM file of its private key.")]
+_TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of authorities: gRPC clients then need a certificate of theirs."),
 ]
 _Fsync = Annotated[
     str | None,
@@ -69,6 +79,14 @@ _DrainSeconds = Annotated[
     float | None, typer.Option(help="How long running calls may take after SIGTERM. [default: 25]")
 ]
 
+# Options of the flat command line that lie deeper in the configuration.
+_NESTED = {
+    "token_file": ("auth", "token_file"),
+    "tls_cert": ("tls", "cert_file"),
+    "tls_key": ("tls", "key_file"),
+    "tls_client_ca": ("tls", "client_ca_file"),
+}
+
 
 def serve(
     redis_url: _RedisUrl = None,
@@ -79,6 +97,10 @@ def serve(
     http_port: _HttpPort = None,
     no_dashboard: _NoDashboard = False,
     insecure: _Insecure = False,
+    token_file: _TokenFile = None,
+    tls_cert: _TlsCert = None,
+    tls_key: _TlsKey = None,
+    tls_client_ca: _TlsClientCa = None,
     appendfsync: _Fsync = None,
     log_level: _LogLevel = None,
     log_format: _LogFormat = None,
@@ -110,6 +132,10 @@ def show_config(
     http_port: _HttpPort = None,
     no_dashboard: _NoDashboard = False,
     insecure: _Insecure = False,
+    token_file: _TokenFile = None,
+    tls_cert: _TlsCert = None,
+    tls_key: _TlsKey = None,
+    tls_client_ca: _TlsClientCa = None,
     appendfsync: _Fsync = None,
     log_level: _LogLevel = None,
     log_format: _LogFormat = None,
@@ -133,6 +159,9 @@ def _load(given: dict[str, Any]) -> ServiceConfig:
     redis_url = options.pop("redis_url", None)
     if redis_url is not None:
         options["redis"] = {"url": redis_url}
+    for option, (group, field) in _NESTED.items():
+        if option in options:
+            options.setdefault(group, {})[field] = options.pop(option)
     try:
         return load_config(options, file)
     except ConfigError as error:

@@ -6,5 +6,6 @@ Translation only: no decision is made here and nothing is stored.
 from sampler_service.dashboard.app import create_app
 from sampler_service.dashboard.reader import CurriculumReader, ReadError
 from sampler_service.dashboard.serving import DashboardServer
+from sampler_service.dashboard.settings import HttpSettings
 
-__all__ = ["CurriculumReader", "DashboardServer", "ReadError", "create_app"]
+__all__ = ["CurriculumReader", "DashboardServer", "HttpSettings", "ReadError", "create_app"]

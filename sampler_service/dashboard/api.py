@@ -59,17 +59,7 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
     @router.get("/curricula/{curriculum_id}", responses=answers(pb.Curriculum))
     async def get_curriculum(curriculum_id: str) -> Response:
         """Settings and counters of one curriculum, the strategy spelt out."""
-        page_token = ""
-        while True:
-            page = await reader.list_curricula(MAX_PAGE_SIZE, page_token)
-            for curriculum in page.curricula:
-                if curriculum.curriculum_id == curriculum_id:
-                    return _json(encode_message(curriculum))
-            page_token = page.next_page_token
-            if not page_token:
-                break
-        message = f"There is no curriculum {curriculum_id!r}; GET /api/v1/curricula lists those there are."
-        raise ReadError(NOT_FOUND, "CURRICULUM_NOT_FOUND", message)
+        return _json(encode_message(await reader.curriculum(curriculum_id)))
 
     @router.get("/curricula/{curriculum_id}/summary", responses=answers(pb.Summary))
     async def get_summary(curriculum_id: str, bins: Bins = 0) -> Response:

@@ -12,11 +12,15 @@ from prometheus_client.exposition import choose_encoder
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
+from sampler_service.access import AuthSettings, Gate
 from sampler_service.dashboard.api import create_router
 from sampler_service.dashboard.encoding import dump_json
 from sampler_service.dashboard.errors import install_error_handlers
+from sampler_service.dashboard.guard import Guard
 from sampler_service.dashboard.reader import CurriculumReader
 from sampler_service.dashboard.security import SecurityHeaders
+from sampler_service.dashboard.session import create_session_router
+from sampler_service.dashboard.settings import HttpSettings
 from sampler_service.dashboard.stream import SummaryFeeds
 
 STATIC_DIR = Path(__file__).parent / "static"
@@ -36,13 +40,17 @@ def create_app(
     *,
     metrics_registry: CollectorRegistry | None = None,
     gather_metrics: Callable[[], Awaitable[CollectorRegistry]] | None = None,
+    gate: Gate | None = None,
+    settings: HttpSettings | None = None,
+    local_only: bool = False,
     stream_interval_seconds: float = 1.0,
     stream_heartbeat_seconds: float = 15.0,
 ) -> FastAPI:
     """The dashboard over `reader`.
 
     `metrics_registry` is what /metrics exposes (the process's default registry when None), unless
-    `gather_metrics` fetches it anew for each request, from several processes. Live streams look for news
+    `gather_metrics` fetches it anew for each request, from several processes. Without a `gate` everybody may
+    see everything; `local_only` then refuses other names than this machine's. Live streams look for news
     every `stream_interval_seconds`. Whoever runs the app calls `app.state.feeds.close()` before it
     stops the HTTP server, as `DashboardServer` does: open streams would hold the server up otherwise.
     """
@@ -54,13 +62,20 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load scripts from another host.
         redoc_url=None,
     )
+    gate = gate or Gate(AuthSettings())
+    settings = settings or HttpSettings()
     feeds = SummaryFeeds(
-        reader, interval_seconds=stream_interval_seconds, heartbeat_seconds=stream_heartbeat_seconds
+        reader,
+        interval_seconds=stream_interval_seconds,
+        heartbeat_seconds=stream_heartbeat_seconds,
+        is_current=gate.is_current,
     )
     app.state.feeds = feeds
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Guard, gate=gate, settings=settings, local_only=local_only)
     app.add_middleware(SecurityHeaders)
     install_error_handlers(app)
+    app.include_router(create_session_router(gate, settings))
     app.include_router(create_router(reader, feeds))
     registry = metrics_registry if metrics_registry is not None else REGISTRY
     _add_probes(app, reader, registry, gather_metrics)

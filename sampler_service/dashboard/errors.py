@@ -31,6 +31,11 @@ HTTP_STATUS_OF_CODE: dict[int, tuple[int, str]] = {
     16: (401, "UNAUTHENTICATED"),
 }
 
+_KNOWN_STATUSES = {
+    405: ("UNIMPLEMENTED", "METHOD_NOT_ALLOWED"),
+    413: ("RESOURCE_EXHAUSTED", "BODY_TOO_LARGE"),
+}
+
 
 def error_body(code: str, reason: str, message: str) -> dict[str, object]:
     """The JSON shape of every refusal."""
@@ -54,8 +59,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_parameter(_: Request, error: RequestValidationError) -> Response:
+        # A body may hold a secret, so what was in it is not repeated.
         complaints = [
-            f"{'.'.join(str(part) for part in item['loc'])} = {item.get('input')!r}: {item['msg']}"
+            f"{'.'.join(str(part) for part in item['loc'])}"
+            f"{'' if item['loc'][:1] == ('body',) else ' = ' + repr(item.get('input'))}: {item['msg']}"
             for item in error.errors()
         ]
         return _respond(400, error_body("INVALID_ARGUMENT", "INVALID_PARAMETER", "; ".join(complaints)))
@@ -67,10 +74,8 @@ def install_error_handlers(app: FastAPI) -> None:
                 f"Nothing is served at {request.url.path}. The API is described at /api/v1/openapi.json."
             )
             return _respond(404, error_body("NOT_FOUND", "NO_SUCH_ROUTE", message))
-        reason = "METHOD_NOT_ALLOWED" if error.status_code == 405 else "HTTP_ERROR"
-        body = error_body(
-            "UNIMPLEMENTED" if error.status_code == 405 else "UNKNOWN", reason, str(error.detail)
-        )
+        code, reason = _KNOWN_STATUSES.get(error.status_code, ("UNKNOWN", "HTTP_ERROR"))
+        body = error_body(code, reason, str(error.detail))
         return _respond(error.status_code, body, dict(error.headers or {}))
 
     @app.exception_handler(Exception)

@@ -29,6 +29,10 @@ class CurriculumReader(Protocol):
         """One page of curricula ordered by id; an empty `page_token` starts at the first."""
         ...
 
+    async def curriculum(self, curriculum_id: str) -> pb.Curriculum:
+        """One curriculum, its strategy spelt out."""
+        ...
+
     async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
         """The aggregates of one curriculum; `bins` 0 means the service's default."""
         ...

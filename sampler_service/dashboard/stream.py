@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.access import Principal, current_principal
 from sampler_service.dashboard.encoding import dump_json, encode_message
 from sampler_service.dashboard.errors import NOT_FOUND, body_of, error_body
 from sampler_service.dashboard.reader import CurriculumReader, ReadError
@@ -66,11 +67,13 @@ class SummaryFeeds:
         interval_seconds: float = 1.0,
         heartbeat_seconds: float = 15.0,
         max_streams: int = 256,
+        is_current: Callable[[Principal], bool] = lambda _: True,
     ) -> None:
         self._reader = reader
         self._interval_seconds = interval_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._max_streams = max_streams
+        self._is_current = is_current
         self._topics: dict[tuple[str, int], _Topic] = {}
         self._closed = False
 
@@ -91,7 +94,7 @@ class SummaryFeeds:
             )
             raise ReadError(RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", message)
         first = await self._reader.summary(curriculum_id, bins)
-        return self._watch((curriculum_id, bins), first)
+        return self._watch((curriculum_id, bins), first, current_principal.get())
 
     def close(self) -> None:
         """Ends every stream; a browser then reconnects, to this server's successor."""
@@ -102,7 +105,9 @@ class SummaryFeeds:
             topic.ended = True
             topic.wake()
 
-    async def _watch(self, key: tuple[str, int], first: pb.Summary) -> AsyncIterator[bytes]:
+    async def _watch(
+        self, key: tuple[str, int], first: pb.Summary, principal: Principal
+    ) -> AsyncIterator[bytes]:
         if self._closed:
             return
         topic = self._topics.get(key)
@@ -115,6 +120,8 @@ class SummaryFeeds:
             yield b"retry: 2000\n\n" + topic.frame
             while not topic.ended:
                 await topic.wait_past(seen, self._heartbeat_seconds)
+                if not self._is_current(principal):
+                    return  # The page reconnects, is refused, and asks for a token.
                 if topic.version != seen:
                     seen = topic.version
                     yield topic.frame

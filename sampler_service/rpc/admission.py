@@ -83,9 +83,7 @@ def _authorization(context: _Context) -> str:
 
 
 def _identities(context: _Context) -> Iterable[str]:
-    return [
-        identity.decode(errors="replace") for identity in context.peer_identities() or () if identity
-    ]
+    return [identity.decode(errors="replace") for identity in context.peer_identities() or () if identity]
 
 
 def _address(peer: str) -> str:

@@ -27,7 +27,9 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
     """
     files = _Files(tls)
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(files.first), files.fetch, require_client_authentication=tls.client_ca_file is not None
+        _configuration(files.first),
+        files.fetch,  # type: ignore[arg-type]  # None, too: unchanged.
+        require_client_authentication=tls.client_ca_file is not None,
     )
 
 

@@ -24,6 +24,7 @@ from sampler_service.server import (
     cannot_listen,
     check_log_server,
     on_stop_signals,
+    open_gate,
     provide_log_server,
 )
 from sampler_service.workers.assignment import Assignment
@@ -73,7 +74,8 @@ class Supervisor:
     def welcome(self) -> str:
         """For people: the same."""
         first = self._http.addresses.partition(",")[0] if self._http else ""
-        page = f"dashboard http://{first}/, " if first else ""
+        scheme = "https" if self.config.tls.enabled else "http"
+        page = f"dashboard {scheme}://{first}/, " if first else ""
         redis = self.config.redis
         log = f"log on {redis.address}" if redis else f"log in {self.config.data_dir.absolute()}"
         return (
@@ -83,6 +85,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         config = self.config
+        open_gate(config)
         kind = config.worker_ports
         if kind == "auto":
             kind = "shared" if kernel_spreads_connections() else "separate"

@@ -226,6 +226,9 @@ class SimulatedReader:
             next_page_token=str(end) if end < len(ids) else "",
         )
 
+    async def curriculum(self, curriculum_id: str) -> pb.Curriculum:
+        return self._find(curriculum_id).curriculum()
+
     async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
         return self._find(curriculum_id).summary(bins)
 

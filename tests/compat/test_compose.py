@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,12 @@ from trainer_client.client import CurriculumClient
 from trainer_client.config import load_config
 
 ROOT = Path(__file__).parents[2]
-VARIABLES = {"VALKEY_PASSWORD": "a-password-for-the-test"}
+VARIABLES = {
+    "VALKEY_PASSWORD": "a-password-for-the-test",
+    "SAMPLER_ADMIN_TOKEN": "the-token-of-the-administrator",
+    "SAMPLER_TRAIN_TOKEN": "the-token-of-the-trainers",
+    "SAMPLER_READ_TOKEN": "the-token-of-prometheus",
+}
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}")
 
 
@@ -112,7 +118,8 @@ def test_the_topology_serves_and_keeps_what_it_acknowledged_when_it_is_stopped(
                 [executable, *service["command"]], env=environment, cwd=tmp_path, stdout=log, stderr=log
             )
         try:
-            with CurriculumClient(f"127.0.0.1:{grpc}", timeout_seconds=30) as client:
+            token = services["trainer"]["environment"]["SAMPLER_TOKEN"]
+            with CurriculumClient(f"127.0.0.1:{grpc}", token=token, timeout_seconds=30) as client:
                 client.create_curriculum("math", exist_ok=True)
                 client.add_prompts("math", ["a", "b", "c", "d"])
                 batch = client.next_batch("math", batch_size=2, policy_version=run)
@@ -121,6 +128,8 @@ def test_the_topology_serves_and_keeps_what_it_acknowledged_when_it_is_stopped(
                 assert client.summary("math").rollouts_spent == spent
             with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=5) as answer:
                 assert answer.status == 200
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(f"http://127.0.0.1:{http}/api/v1/curricula", timeout=5)
             probe = subprocess.run(
                 [executable, "healthcheck"], env={**environment, "SAMPLER_TARGET": f"127.0.0.1:{grpc}"}
             )
@@ -131,8 +140,11 @@ def test_the_topology_serves_and_keeps_what_it_acknowledged_when_it_is_stopped(
 
 
 def test_without_its_required_variables_it_says_which_one_and_what_to_do():
-    with pytest.raises(KeyError, match=r"VALKEY_PASSWORD is not set; copy \.env\.example to \.env"):
+    with pytest.raises(KeyError, match=r"VALKEY_PASSWORD is not set; make \.env with deploy/new-env"):
         compose({})
+    for name in VARIABLES:
+        with pytest.raises(KeyError, match=f"{name} is not set"):
+            compose({key: value for key, value in VARIABLES.items() if key != name})
 
 
 def test_the_example_environment_names_every_variable_and_no_other():
@@ -143,7 +155,22 @@ def test_the_example_environment_names_every_variable_and_no_other():
         "TRAINER_IMAGE",
     }
     assert set(re.findall(r"^([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) <= used
-    assert "VALKEY_PASSWORD=\n" in example, "an example must not carry a password that people keep"
+    for name in VARIABLES:
+        assert f"\n{name}=\n" in example, "an example must not carry a secret that people keep"
+
+
+def test_new_env_chooses_every_secret_anew():
+    def made() -> dict[str, str]:
+        text = subprocess.run(
+            [ROOT / "deploy" / "new-env"], capture_output=True, text=True, check=True
+        ).stdout
+        return dict(re.findall(r"^([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+
+    first, second = made(), made()
+    secrets = {name for name in first if first[name] != second[name]}
+    assert secrets == set(VARIABLES)
+    assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in secrets)
+    compose(first)
 
 
 def test_the_service_stops_before_compose_kills_it(services: dict[str, Any]):
@@ -155,7 +182,16 @@ def test_the_service_stops_before_compose_kills_it(services: dict[str, Any]):
 def test_every_setting_in_it_is_a_setting_of_the_service(services: dict[str, Any]):
     for name in services["sampler"]["environment"]:
         path = name.removeprefix("SAMPLER_").lower().split("__")
-        assert path[0] in ServiceConfig.model_fields, name
+        # SAMPLER_TOKEN is for the commands.
+        assert path[0] in ServiceConfig.model_fields or name == "SAMPLER_TOKEN", name
+
+
+def test_the_service_asks_everybody_for_a_token(services: dict[str, Any]):
+    environment = services["sampler"]["environment"]
+    assert "SAMPLER_INSECURE" not in environment
+    assert {role for role in ("ADMIN", "TRAIN", "READ") if f"SAMPLER_AUTH__{role}_TOKEN" in environment} == {
+        "ADMIN", "TRAIN", "READ"
+    }  # fmt: skip
 
 
 def test_nothing_is_published_beyond_loopback_and_the_log_not_at_all(services: dict[str, Any]):

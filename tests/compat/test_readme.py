@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sampler_service.access import errors as access_errors
 from sampler_service.curriculum import errors
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.curriculum.strategy import resolve
@@ -121,7 +122,8 @@ def reasons_given() -> set[str]:
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.id if isinstance(node.func, ast.Name) else ""
-            place = {"Refusal": 1}.get(name, 0 if hasattr(errors, name) else None)
+            known = hasattr(errors, name) or hasattr(access_errors, name) or name == "RefusedRequest"
+            place = {"Refusal": 1}.get(name, 0 if known else None)
             if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
                 found.add(node.args[place].value)
     return found

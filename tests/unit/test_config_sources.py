@@ -130,9 +130,13 @@ def test_a_stronger_source_may_move_the_log(write: Write) -> None:
 @pytest.mark.parametrize("field", ["grpc_host", "http_host"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
 def test_listening_for_others_must_be_meant(field: str, host: str) -> None:
-    with pytest.raises(ConfigError, match=r"no authentication yet.*--insecure"):
+    with pytest.raises(ConfigError, match=r"tokens create .*SAMPLER_AUTH__ADMIN_TOKEN.*--insecure"):
         load_config({field: host})
     assert getattr(load_config({field: host, "insecure": True}), field) == host
+    token = {"admin_token": "one-that-is-long-enough"}
+    assert getattr(load_config({field: host, "auth": token}), field) == host
+    with pytest.raises(ConfigError, match="no tokens are set"):
+        load_config({field: host, "auth": {"admin_token": ""}})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -146,11 +150,20 @@ def test_the_effective_configuration_shows_no_secret() -> None:
         "password": "in-a-field",
         "sentinel_password": "in-another",
     }
-    text = load_config({"redis": redis}).to_yaml()
+    tokens = {"admin_token": "in-a-token-of-the-admins", "read_token": "in-a-token-of-readers"}
+    text = load_config({"redis": redis, "auth": tokens}).to_yaml()
     assert "in-" not in text
     shown = yaml.safe_load(text)
     assert shown["redis"]["url"] == "redis://user:***@host:1/0"
     assert "data_dir" not in shown
+
+
+def test_a_refused_token_is_not_repeated() -> None:
+    for auth in ({"admin_token": "hush"}, {"tokens": [{"name": "a", "sha256": "hush", "role": "read"}]}):
+        with pytest.raises(ConfigError) as caught:
+            load_config({"auth": auth})
+        assert "auth." in str(caught.value)
+        assert "hush" not in str(caught.value)
 
 
 def test_what_is_shown_can_be_read_again(write: Write) -> None:
@@ -167,6 +180,8 @@ def test_mistyped_variables_are_noticed_and_those_of_kubernetes_are_not() -> Non
         "SAMPLER_PORT_50051_TCP_ADDR": "10.0.0.1",
         "SAMPLER_PORT": "tcp://10.0.0.1:50051",
         "SAMPLER_TARGET": "localhost:50051",
+        "SAMPLER_TOKEN": "secret",
+        "SAMPLER_CLIENT_CA_FILE": "ca.pem",
         "PATH": "/bin",
     }
     assert unknown_variables(environment) == ["SAMPLER_REDIS_URL"]

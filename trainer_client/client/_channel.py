@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,13 +66,19 @@ class Endpoint:
     ) -> Endpoint:
         """Resolves the arguments of a client.
 
-        `tls=None` encrypts when a token would otherwise travel in the clear to another machine.
+        What is None is taken from the environment, see `environment_token` and `environment_tls`; if that
+        says nothing of TLS either, it is used when a token would otherwise cross the network in the clear.
         """
         if not target or target != target.strip():
             raise invalid("target", f"is {target!r}; expected host:port, dns:///host:port or unix:path")
         if max_message_bytes < 1:
             raise invalid("max_message_bytes", f"is {max_message_bytes}; must be at least 1")
         resolved, has_several, is_local = _resolve(target)
+        token = environment_token() if token is None else token or None
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise invalid("token", "holds characters that no token has; check where it was copied from")
+        if tls is None:
+            tls = environment_tls()
         if tls is None:
             tls = token is not None and not is_local
         if tls is True:
@@ -84,6 +91,37 @@ class Endpoint:
             ),
             metadata=(("authorization", f"Bearer {token}"),) if token is not None else (),
         )
+
+
+def environment_token() -> str | None:
+    """The token in `SAMPLER_TOKEN`, or in the file that `SAMPLER_TOKEN_FILE` names."""
+    token = os.environ.get("SAMPLER_TOKEN", "").strip()
+    file = os.environ.get("SAMPLER_TOKEN_FILE", "")
+    if not token and file:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise invalid("token", f"SAMPLER_TOKEN_FILE {file}: {error.strerror}") from error
+    return token or None
+
+
+def environment_tls() -> bool | Tls | None:
+    """TLS by `SAMPLER_CLIENT_TLS` (true, false) and `SAMPLER_CLIENT_{CA,CERT,KEY}_FILE`, `..._SERVER_NAME`."""
+    said = os.environ.get("SAMPLER_CLIENT_TLS", "").lower()
+    if said in {"0", "false", "no", "off"}:
+        return False
+    if said not in {"", "1", "true", "yes", "on"}:
+        raise invalid("tls", f"SAMPLER_CLIENT_TLS is {said!r}; expected true or false")
+    given = {
+        field: os.environ.get(f"SAMPLER_CLIENT_{name}") or None
+        for field, name in (
+            ("root_certificates", "CA_FILE"),
+            ("certificate", "CERT_FILE"),
+            ("private_key", "KEY_FILE"),
+            ("server_name", "SERVER_NAME"),
+        )
+    }
+    return Tls(**given) if said or any(given.values()) else None
 
 
 def _resolve(target: str) -> tuple[str, bool, bool]:

@@ -65,7 +65,10 @@ class CurriculumClient(CurriculumCalls):
 
         `target` is `host:port` (a name is resolved as `dns:///` and balanced over its addresses),
         `dns:///...` or `unix:path`. `tls`: True, a `Tls`, False for plain text, or None: plain text
-        unless a token would cross the network. Raises `OutboxFileError` when the file is in use.
+        unless a token would cross the network. What is None is looked for in the environment:
+        `SAMPLER_TOKEN` or `SAMPLER_TOKEN_FILE`; `SAMPLER_CLIENT_TLS`, `SAMPLER_CLIENT_CA_FILE`,
+        `SAMPLER_CLIENT_CERT_FILE`, `SAMPLER_CLIENT_KEY_FILE`, `SAMPLER_CLIENT_SERVER_NAME`.
+        Raises `OutboxFileError` when the file is in use.
         """
         Deadline(timeout_seconds)
         endpoint = Endpoint.make(target, token=token, tls=tls, max_message_bytes=max_message_bytes)

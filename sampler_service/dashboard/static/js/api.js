@@ -9,10 +9,18 @@ export class ApiError extends Error {
   }
 }
 
-export async function getJson(path, signal) {
+export const getJson = (path, signal) => ask(path, { signal });
+
+const session = "/api/v1/session";
+const asJson = { "content-type": "application/json" };
+export const readSession = () => ask(session, {});
+export const openSession = (token) => ask(session, { method: "POST", headers: asJson, body: JSON.stringify({ token }) });
+export const forgetSession = () => ask(session, { method: "DELETE", headers: asJson });
+
+async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, { signal, headers: { accept: "application/json" } });
+    response = await fetch(path, { ...options, headers: { accept: "application/json", ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "UNAVAILABLE", "UNREACHABLE", "The service does not answer.");
@@ -25,6 +33,7 @@ export async function getJson(path, signal) {
   }
   if (response.ok && body !== null) return body;
   const { code, reason, message } = body?.error ?? {};
+  if (response.status === 401 && path !== session) document.dispatchEvent(new Event("signedout"));
   throw new ApiError(response.status, code ?? "UNKNOWN", reason ?? "HTTP_ERROR", message ?? `The service answered with status ${response.status}.`);
 }
 

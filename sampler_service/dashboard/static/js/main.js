@@ -1,9 +1,11 @@
 // Which page this address is, and what surrounds it.
 
+import { ApiError, readSession } from "./api.js";
 import { h, fill, setText } from "./dom.js";
 import { setUpThemeSwitch } from "./theme.js";
 import { showOverview } from "./views/overview.js";
 import { showCurriculum } from "./views/curriculum.js";
+import { setUpSignOut, showSignIn } from "./views/sign-in.js";
 
 const words = {
   connecting: "Connecting",
@@ -11,6 +13,7 @@ const words = {
   polling: "Polling",
   away: "Service away",
   gone: "Not found",
+  closed: "Signed out",
 };
 
 // What a view may change outside <main>.
@@ -36,6 +39,22 @@ const shell = {
 
 setUpThemeSwitch(document.getElementById("theme"));
 const main = document.getElementById("main");
+// The credential was revoked or has expired: loaded anew, the page asks for another one.
+document.addEventListener("signedout", () => location.reload());
+
+let session = null;
+try {
+  session = await readSession();
+} catch (error) {
+  // The view below meets the same and says so.
+  if (!(error instanceof ApiError)) throw error;
+}
 const match = /^\/c\/([^/]+)$/.exec(location.pathname);
-if (match) showCurriculum(main, shell, decodeURIComponent(match[1]));
-else showOverview(main, shell);
+if (session !== null && !session.signed_in) {
+  shell.setConnection("closed");
+  showSignIn(main);
+} else {
+  if (session !== null) setUpSignOut(document.getElementById("sign-out"), session);
+  if (match) showCurriculum(main, shell, decodeURIComponent(match[1]));
+  else showOverview(main, shell);
+}

@@ -1,0 +1,208 @@
+"""Every route of the app without, with wrong and with insufficient credentials; sign-in, writes, limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.routing import Mount
+
+from sampler_service.access import Gate, Role
+from sampler_service.dashboard import HttpSettings, create_app
+from tests.access_tokens import EXPIRED, TEAM_A, TOKENS, auth_settings, bearer
+from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
+
+# What answers without credentials. Nothing of a curriculum is among it.
+OPEN = {"/", "/c/{curriculum_id}", "/static", "/healthz", "/readyz", "/api/v1/session"}
+OF_ALL = {"/api/v1/curricula", "/api/v1/openapi.json", "/metrics"}
+SESSION = "/api/v1/session"
+COOKIE = "curriculum_token"
+
+
+def app_with(**settings: object) -> FastAPI:
+    reader = SimulatedReader(SimulatedCurriculum("math", 10), SimulatedCurriculum("team-a.x", 10))
+    return create_app(
+        reader,
+        metrics_registry=CollectorRegistry(),
+        gate=Gate(auth_settings(refusals_per_minute=1e6)),
+        settings=HttpSettings(**settings),  # type: ignore[arg-type]
+    )
+
+
+def client(app: FastAPI, scheme: str = "http") -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url=f"{scheme}://dashboard"
+    )
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with client(app_with()) as opened:
+        yield opened
+
+
+def closed_routes() -> Iterator[tuple[str, str]]:
+    """Method and path template of every route that is not declared open above."""
+    pending = list(app_with().routes)
+    while pending:
+        route = pending.pop()
+        pending += getattr(getattr(route, "original_router", None), "routes", [])
+        path = getattr(route, "path", "")
+        if not path or path in OPEN:
+            continue
+        assert not isinstance(route, Mount), f"{path} is mounted: say here whether it is open"
+        yield from ((method, path) for method in sorted(getattr(route, "methods", None) or ["GET"]))
+
+
+def filled(template: str, curriculum_id: str) -> str:
+    values = {"curriculum_id": curriculum_id, "prompt_id": "p", "table": "clusters"}
+    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: values[match[1]], template)
+
+
+def test_the_routes_of_the_api_are_among_those_that_are_tried():
+    paths = {path for _, path in closed_routes()}
+    assert len(paths) >= 10
+    assert "/metrics" in paths
+    assert "/api/v1/curricula/{curriculum_id}/stream" in paths
+
+
+async def test_no_closed_route_answers_without_a_token_that_is_known(http: httpx.AsyncClient):
+    for method, path in closed_routes():
+        for headers in ({}, dict(bearer("wrong")), dict(bearer(EXPIRED)), {"cookie": f"{COOKIE}=wrong"}):
+            answer = await http.request(method, filled(path, "math"), headers=headers)
+            assert answer.status_code == 401, (method, path, headers)
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert answer.headers["content-security-policy"]
+
+
+async def test_no_route_shows_a_curriculum_outside_the_tokens_scope(http: httpx.AsyncClient):
+    for method, path in closed_routes():
+        answer = await http.request(method, filled(path, "math"), headers=dict(bearer(TEAM_A)))
+        if "{curriculum_id}" in path or path == "/metrics":
+            assert answer.status_code == 403, (method, path)
+            assert path == "/metrics" or answer.json()["error"]["reason"] == "CURRICULUM_OUT_OF_SCOPE"
+        else:
+            assert path in OF_ALL, f"{path}: say in this test what a token of one team sees of it"
+
+
+async def test_reading_needs_the_role_read_and_no_more(http: httpx.AsyncClient):
+    for role, token in TOKENS.items():
+        answer = await http.get("/api/v1/curricula/math/summary", headers=dict(bearer(token)))
+        assert answer.status_code == 200, role
+
+
+async def test_paths_that_are_not_there_are_closed_too(http: httpx.AsyncClient):
+    for path in ("/api/v2/anything", "/docs", "/static/../api/v1/curricula", "/metrics/"):
+        assert (await http.get(path)).status_code in (401, 404), path
+        assert b"curriculum_id" not in (await http.get(path)).content
+
+
+async def test_open_routes_tell_nothing_of_curricula(http: httpx.AsyncClient):
+    for path in ("/", "/c/math", "/healthz", "/readyz", "/static/js/main.js"):
+        assert (await http.get(path)).status_code == 200, path
+    session = (await http.get(SESSION)).json()
+    assert session == {
+        "authentication": True, "signed_in": False, "name": "", "role": "", "curricula": []
+    }  # fmt: skip
+
+
+async def test_signing_in_keeps_the_token_where_no_script_and_no_other_site_reaches_it(
+    http: httpx.AsyncClient,
+):
+    answer = await http.post(SESSION, json={"token": TOKENS[Role.READ]})
+    assert answer.json()["role"] == "read"
+    assert TOKENS[Role.READ] not in answer.text
+    (cookie,) = answer.headers.get_list("set-cookie")
+    for attribute in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
+        assert attribute in cookie
+    assert (await http.get("/api/v1/curricula")).status_code == 200
+    assert (await http.get(SESSION)).json()["name"] == "read"
+
+    await http.request("DELETE", SESSION, headers={"content-type": "application/json"})
+    assert (await http.get("/api/v1/curricula")).status_code == 401
+
+
+async def test_over_https_the_cookie_is_bound_to_it():
+    async with client(app_with(), "https") as https:
+        (cookie,) = (await https.post(SESSION, json={"token": TOKENS[Role.READ]})).headers.get_list(
+            "set-cookie"
+        )
+        assert cookie.startswith(f"__Host-{COOKIE}=")
+        assert "Secure" in cookie
+        assert (await https.get("/api/v1/curricula")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"token": "wrong"}, {"token": EXPIRED}, {}, {"token": ""}, {"token": "a b"}, []]
+)
+async def test_signing_in_with_anything_else_sets_no_cookie_and_repeats_nothing(
+    http: httpx.AsyncClient, body: object
+):
+    answer = await http.post(SESSION, json=body)
+    assert answer.status_code in (400, 401)
+    assert "set-cookie" not in answer.headers
+    assert "a b" not in answer.text
+    assert EXPIRED not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example", "content-type": "application/json"},
+        {"sec-fetch-site": "cross-site", "content-type": "application/json"},
+        {"sec-fetch-site": "same-site", "content-type": "application/json"},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+    ],
+)
+async def test_a_write_that_another_site_caused_is_refused(http: httpx.AsyncClient, headers: dict[str, str]):
+    content = f'{{"token": "{TOKENS[Role.READ]}"}}'
+    answer = await http.post(SESSION, content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (403, "CROSS_SITE")
+
+
+async def test_our_own_page_may_write(http: httpx.AsyncClient):
+    headers = {"origin": "http://dashboard", "sec-fetch-site": "same-origin"}
+    answer = await http.post(SESSION, json={"token": TOKENS[Role.READ]}, headers=headers)
+    assert answer.status_code == 200
+
+
+async def test_a_body_that_is_too_large_is_refused_however_it_comes(http: httpx.AsyncClient):
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1024
+
+    headers = {"content-type": "application/json"}
+    for content in (b" " * 100_000, chunks()):
+        answer = await http.post(SESSION, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (413, "BODY_TOO_LARGE")
+
+
+async def test_a_caller_that_asks_too_often_is_told_to_wait():
+    async with client(app_with(requests_per_second=0.01)) as http:
+        headers = dict(bearer(TOKENS[Role.READ]))
+        assert (await http.get("/api/v1/curricula", headers=headers)).status_code == 200
+        answer = await http.get("/api/v1/curricula", headers=headers)
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (429, "TOO_MANY_REQUESTS")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_without_tokens_only_names_of_this_machine_are_answered():
+    """Else a page elsewhere could let its own name point to 127.0.0.1 and read everything."""
+    app = create_app(SimulatedReader(), metrics_registry=CollectorRegistry(), local_only=True)
+    async with client(app) as http:
+        for host, status in (
+            ("127.0.0.1:8080", 200),
+            ("localhost", 200),
+            ("[::1]:8080", 200),
+            ("evil.example", 403),
+            ("localhost.evil.example", 403),
+            ("", 403),
+        ):
+            answer = await http.get("/api/v1/curricula", headers={"host": host})
+            assert answer.status_code == status, host
