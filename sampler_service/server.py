@@ -35,6 +35,7 @@ __all__ = [
     "cannot_listen",
     "check_log_server",
     "on_stop_signals",
+    "open_gate",
     "provide_log_server",
     "run",
     "serve",
