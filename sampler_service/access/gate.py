@@ -71,7 +71,9 @@ class Principal:
         if "*" not in self.curricula:
             raise PermissionDenied(
                 "CURRICULUM_OUT_OF_SCOPE",
-                f"{what} tells of all curricula, and {self.name!r} is for {', '.join(self.curricula)} only.",
+                f"{what} is for tokens of all curricula, and {self.name!r} is for "
+                f"{', '.join(self.curricula)} only.",
+                "curriculum_id",
             )
 
 

@@ -52,17 +52,25 @@ class Admission:
         """Whether the principal may do this to the curriculum that the message names.
 
         Raises:
-            PermissionDenied: it is another's.
+            PermissionDenied: it is another's, or none is named and the principal is for some only: what is
+                imported without an id, say, takes the one in its file.
         """
-        principal.require(role, method, getattr(request, "curriculum_id", ""))
+        curriculum_id = getattr(request, "curriculum_id", None)
+        principal.require(role, method, curriculum_id or "")
+        if curriculum_id == "":
+            principal.require_all_curricula(f"{method} without a curriculum_id")
 
     async def check_stream(
         self, principal: Principal, role: Role, method: str, requests: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
         """The messages, each checked, for as long as the credential stays valid."""
+        named = False
         async for request in requests:
             self.check_current(principal)
-            self.check_message(principal, role, method, request)
+            # Later messages may leave it out: it is then that of the first.
+            if request.curriculum_id or not named:
+                self.check_message(principal, role, method, request)
+            named = True
             yield request
 
     def check_current(self, principal: Principal) -> None:

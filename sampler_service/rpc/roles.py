@@ -15,6 +15,7 @@ METHOD_ROLES: Mapping[str, Role] = {
     "ListPromptStates": Role.READ,
     "GetSummary": Role.READ,
     "WatchSummary": Role.READ,
+    "ExportCurriculum": Role.READ,
     "CreateCurriculum": Role.TRAIN,
     "AddPrompts": Role.TRAIN,
     "NextBatch": Role.TRAIN,
@@ -28,6 +29,8 @@ METHOD_ROLES: Mapping[str, Role] = {
     "DeleteCheckpoint": Role.TRAIN,
     "UpdateCurriculum": Role.ADMIN,
     "DeleteCurriculum": Role.ADMIN,
+    # A whole state from elsewhere, leases and request ids included.
+    "ImportCurriculum": Role.ADMIN,
 }
 
 

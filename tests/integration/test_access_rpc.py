@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import pytest
@@ -62,7 +62,7 @@ async def test_each_rpc_answers_the_roles_that_include_its_own_and_no_other(guar
                 assert said == ("PERMISSION_DENIED", "ROLE_TOO_LOW"), (rpc, role)
 
 
-@pytest.mark.parametrize("curriculum_id", ["math", "is-not-there", "team-a"])
+@pytest.mark.parametrize("curriculum_id", ["math", "is-not-there", "team-a", ""])
 async def test_no_rpc_reaches_a_curriculum_outside_the_tokens_scope(
     guarded: RunningService, curriculum_id: str
 ):
@@ -94,6 +94,34 @@ async def test_a_stream_is_checked_report_by_report(guarded: RunningService):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [answer async for answer in call]
     assert refusal_of(caught.value).reason == "CURRICULUM_OUT_OF_SCOPE"
+
+
+async def test_what_is_imported_is_not_named_by_its_file(guarded: RunningService):
+    """An import without an id takes the one in the file, which nobody has looked at yet."""
+    admin = bearer(TOKENS[Role.ADMIN])
+    pieces = [
+        piece.data
+        async for piece in guarded.stub.ExportCurriculum(
+            pb.ExportCurriculumRequest(curriculum_id="math"), metadata=admin
+        )
+    ]
+    await guarded.stub.DeleteCurriculum(
+        pb.DeleteCurriculumRequest(curriculum_id="math", request_id=new_id()), metadata=admin
+    )
+
+    def requests(first: str) -> Iterator[pb.ImportCurriculumRequest]:
+        for number, data in enumerate(pieces):
+            yield pb.ImportCurriculumRequest(
+                curriculum_id=first if number == 0 else "",
+                request_id="import" if number == 0 else "",
+                data=data,
+            )
+
+    for name in ("", "math"):
+        refusal = await refused(guarded.stub.ImportCurriculum(requests(name), metadata=bearer(TEAM_A)))
+        assert refusal.said == ("PERMISSION_DENIED", "CURRICULUM_OUT_OF_SCOPE", "curriculum_id")
+    made = await guarded.stub.ImportCurriculum(requests("team-a.copy"), metadata=bearer(TEAM_A))
+    assert made.curriculum.curriculum_id == "team-a.copy"
 
 
 async def test_prompts_cannot_be_smuggled_in_by_a_later_chunk(guarded: RunningService):
