@@ -41,7 +41,7 @@ def allot(
     # A rule that sets its own rounds needs that much per prompt to begin; else the quota's least.
     own_rounds = stopping.sets_rounds
     least = int(one_round[0]) if own_rounds else quota.least
-    if own_rounds and not equal_quotas:
+    if (own_rounds or stopping.refills) and not equal_quotas:
         default = stopping.most_rollouts(one_round)
     budget = rollout_budget or max(default, least)
     if budget < least:
@@ -65,8 +65,11 @@ def allot(
         return rows, quotas, int(quotas.sum()), kept
     if own_rounds:
         return rows, stopping.first_round(np.full(len(rows), least, dtype=np.int32)), budget, kept
-    spendable = min(budget, quota.most * len(rows))
-    if spendable < budget:
+    # A rule that refills keeps what exceeds one round of groups for the refill.
+    first_round = min(budget, len(rows) * strategy.rollouts_per_prompt) if stopping.refills else budget
+    first_round = max(first_round, least * len(rows))
+    spendable = min(first_round, quota.most * len(rows))
+    if spendable < first_round:
         notes.append(
             f"rollout_budget {budget} exceeds {quota.most} rollouts for each of {len(rows)} prompts:"
             f" {spendable} are granted."

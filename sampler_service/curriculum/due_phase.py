@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sampler_service.curriculum.sources import COLD_START
+from sampler_service.curriculum.sources import COLD_START, REFERENCE
 from sampler_service.curriculum.state import CurriculumState
 
 __all__ = ["DuePhase", "due_phase"]
@@ -29,4 +29,12 @@ def due_phase(state: CurriculumState) -> DuePhase | None:
             f"Cold start of iteration {state.iteration}: {left} of its prompts have not been rolled out yet,"
             f" {iterations.cold_start_rollouts} times each.",
         )
+    if left := state.due.count(REFERENCE):
+        each = state.strategy.estimator.shared_evidence.rollouts_per_reference
+        if each:
+            return DuePhase(
+                REFERENCE,
+                each,
+                f"Reference set: {left} of its prompts have not been rolled out yet, {each} times each.",
+            )
     return None

@@ -61,7 +61,8 @@ def apply(machine: CurriculumMachine, event: log_pb2.BatchGranted) -> log_pb2.Ou
     state.table.leases[lease.rows] = lease.key
     state.in_flight += len(lease.rows)
     state.history.bump("leases_granted")
-    state.history.profile_quotas(lease.pass_rates, lease.quotas)
+    granted = lease.quotas > 0
+    state.history.profile_quotas(lease.pass_rates[granted], lease.quotas[granted])
     machine.touch(lease.rows)
     return log_pb2.Outcome(
         batch_granted=log_pb2.BatchGrantedOutcome(lease_id=lease.lease_id, expire_millis=lease.expire_millis)

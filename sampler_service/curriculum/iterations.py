@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sampler_service.curriculum.hashing import hashed_parts
 from sampler_service.curriculum.parts import Part
 from sampler_service.curriculum.sources import COLD_START
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Iterations", "active", "batch_granted", "begin", "is_over", "prompts_added", "rolled_out"]
 
-# 2^32 divided by the golden ratio: spreads hashes of ids that differ in their last characters only.
-_SPREAD: Final = np.uint64(0x9E3779B1)
-_LOW_32_BITS: Final = np.uint64(0xFFFFFFFF)
 # A subset should outlast the batches that are in flight at once.
 _BATCHES_PER_SUBSET: Final = 2
 _COLD: Final = -1
@@ -52,9 +50,7 @@ class Iterations(Part):
 
 def subsets_of(state: CurriculumState, rows: NDArray[Any] | slice, count: int) -> NDArray[np.int64]:
     """Subset of each of `rows`, 0 to count − 1."""
-    hashes = state.table.id_hashes()[rows].astype(np.uint64)
-    spread = (hashes * _SPREAD) & _LOW_32_BITS
-    return ((spread * np.uint64(count)) >> np.uint64(32)).astype(np.int64)
+    return hashed_parts(state.table.id_hashes()[rows], count)
 
 
 def active(state: CurriculumState, rows: NDArray[Any] | slice) -> NDArray[np.bool_] | None:

@@ -59,7 +59,7 @@ class Lease:
 
     rows: NDArray[np.int32]
     quotas: NDArray[np.int32]
-    """Granted in the first round."""
+    """Granted in the first round; 0 for prompts held back to refill the batch."""
     pass_rates: NDArray[np.float32]
     """Predicted when drawn."""
     pass_rate_stddevs: NDArray[np.float32]
@@ -91,7 +91,7 @@ class Lease:
             if not given:
                 setattr(self, name, np.zeros(count, dtype=dtype))
         self.granted[:] = self.quotas
-        self.rounds[:] = 1
+        self.rounds[:] = self.quotas > 0
         self.open[:] = True
         self.reward_minima[:] = np.inf
         self.reward_maxima[:] = -np.inf

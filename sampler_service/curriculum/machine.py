@@ -23,7 +23,7 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.curriculum.history import FINE_BINS
-from sampler_service.curriculum.sources import COLD_START
+from sampler_service.curriculum.sources import COLD_START, CONTINUATION, REFERENCE
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 
@@ -135,7 +135,12 @@ class CurriculumMachine:
         state.policy_version = policy_version
         state.movement = np.append(state.movement, state.movement[-1] + (_ASSUMED_KL if kl is None else kl))
         strategy = state.strategy
-        strategy.estimator.shared_evidence.advance(state.table, state.memory, state.moment())
+        evidence = strategy.estimator.shared_evidence
+        evidence.advance(state.table, state.memory, state.moment())
+        references = evidence.new_references(state.table, state.memory, state.moment())
+        if references is not None:
+            state.due.remove_source(REFERENCE)
+            state.due.add(references, REFERENCE)
         strategy.proposal.advance(state.proposal_memory, state.moment())
         if strategy.clusters is not None:
             strategy.clusters.advance(len(state.cluster_names), state.cluster_memory, state.moment())
@@ -288,6 +293,10 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
         state.due.remove_source(COLD_START)
         if state.strategy.iterations is not None:
             iterations.begin(state, onward=False)
+    if state.strategy.stopping != before.stopping:
+        state.due.remove_source(CONTINUATION)
+    if state.strategy.estimator.shared_evidence != before.estimator.shared_evidence:
+        state.due.remove_source(REFERENCE)
     state.recount()
     machine.all_changed = True
     return log_pb2.Outcome()

@@ -17,7 +17,7 @@ from sampler_service.curriculum.exploration import ExplorationQueue
 from sampler_service.curriculum.iterations import active
 from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
-from sampler_service.curriculum.sources import EXPLORATION, PROPOSAL
+from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION, PROPOSAL, REPLAY
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
@@ -309,6 +309,13 @@ class BatchPlanner:
         if len(kept) < len(view):
             probabilities, sources = probabilities[kept], sources[kept]
             view = state.view(rows)
+        if strategy.stopping.refills and not equal_quotas:
+            held, held_odds, held_sources = self._hold_back(rows, quotas, budget, notes)
+            if len(held):
+                rows, quotas = np.concatenate([rows, held]), np.pad(quotas, (0, len(held)))
+                probabilities = np.concatenate([probabilities, held_odds])
+                sources = np.concatenate([sources, held_sources])
+                view = state.view(rows)
         return BatchPlan(
             rows=rows.astype(np.int32),
             quotas=quotas,
@@ -321,6 +328,28 @@ class BatchPlanner:
             notes=notes,
             epoch=state.epoch,
         )
+
+    def _hold_back(
+        self, rows: NDArray[Any], quotas: NDArray[np.int32], budget: int, notes: list[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
+        """Prompts to refill the batch with: as many as the budget may pay for, and half of what is free."""
+        state, stopping = self._state, self._state.strategy.stopping
+        free = state.table.size - state.in_flight - self._reserved_count - len(rows)
+        affordable = (budget - int(quotas.sum())) // max(int(quotas.max()), 1)
+        asked_for = round(len(rows) / stopping.candidate_factor)
+        count = min(stopping.reserve(asked_for), affordable, free // 2)
+        if count <= 0:
+            return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.uint8)
+        self._reserve(rows, True)
+        try:
+            drawn = self._draw(count, [])
+        finally:
+            self._reserve(rows, False)
+        notes.append(
+            f"{len(drawn[0])} prompts are held back to refill the batch: their quota is 0 until a report is"
+            " answered with SAMPLE_MORE for them."
+        )
+        return drawn
 
     def _decide_due(
         self, phase: DuePhase, batch_size: int, rollout_budget: int, notes: list[str]
@@ -393,12 +422,16 @@ class BatchPlanner:
             wanted = free
         pool = self.update()
         self._fit_reserved()
+        continued, barred = self._continued(wanted)
+        wanted -= len(continued)
         floor = int(np.floor(wanted * state.strategy.exploration + self._rng.random()))
-        explored = self._exploration.take(state, min(floor, wanted), self._reserved, self._rng)
-        chosen, probabilities = self._propose(pool, wanted - len(explored), explored)
+        explored = self._exploration.take(state, min(floor, wanted), barred, self._rng)
+        excluded = np.concatenate([explored, continued]) if len(continued) else explored
+        chosen, probabilities = self._propose(pool, wanted - len(explored), excluded)
+        replays = state.strategy.proposal.replays(chosen, state.moment())
         if len(explored) + len(chosen) < wanted:
             # The proposal gives some prompts no weight at all: the floor fills the batch.
-            barred = self._reserved.copy()
+            barred = barred.copy()
             barred[explored], barred[chosen] = True, True
             more = self._exploration.take(state, wanted - len(explored) - len(chosen), barred, self._rng)
             if len(more):
@@ -412,10 +445,26 @@ class BatchPlanner:
                 others = self._rng.choice(others, min(missing, len(others)), replace=False)
                 notes.append(f"The iteration's subset has too few free prompts: {len(others)} are others.")
                 explored = np.concatenate([explored, others])
-        rows = np.concatenate([chosen, explored])
-        odds = np.concatenate([probabilities, np.full(len(explored), 1.0 / free)])
-        sources = np.repeat(np.array([PROPOSAL, EXPLORATION], dtype=np.uint8), [len(chosen), len(explored)])
+        rows = np.concatenate([chosen, explored, continued])
+        odds = np.concatenate([probabilities, np.full(len(explored), 1.0 / free), np.ones(len(continued))])
+        sources = np.repeat(
+            np.array([PROPOSAL, EXPLORATION, CONTINUATION], dtype=np.uint8),
+            [len(chosen), len(explored), len(continued)],
+        )
+        if replays is not None:
+            sources[: len(chosen)][replays] = REPLAY
         return rows, odds, sources
+
+    def _continued(self, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Prompts begun in an earlier batch, for at most half of this one; and what others may not take."""
+        state = self._state
+        if not state.due:
+            return np.zeros(0, dtype=np.int64), self._reserved
+        rows = state.due.free_rows(CONTINUATION, state.table.leases, self._reserved)
+        rows = self._rng.choice(rows, min(len(rows), (wanted + 1) // 2), replace=False)
+        barred = self._reserved.copy()
+        barred[rows] = True
+        return rows, barred
 
     def _propose(
         self, pool: WeightedPool, count: int, excluded: NDArray[Any]

@@ -68,7 +68,10 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
     # arXiv 2506.05316. Without embeddings it starts from each prompt's own outcomes.
     "dots": {
-        "estimator": {"decay": {"per_visit": {"factor": 0.5}}, "shared_evidence": "attention"},
+        "estimator": {
+            "decay": {"per_visit": {"factor": 0.5}},
+            "shared_evidence": {"attention": {"refresh_steps": 50}},
+        },
         "proposal": {"dots": {}},
         "quota": {"fixed": {}},
     },

@@ -16,9 +16,10 @@ from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
 from sampler_service.curriculum.leases import LIVE, Lease
 from sampler_service.curriculum.posterior import GroupCounts, count_groups, update_ema, update_evidence
-from sampler_service.curriculum.sources import EXPLORATION
+from sampler_service.curriculum.refill import held_back, woken
+from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION
 from sampler_service.curriculum.state import CurriculumState
-from sampler_service.curriculum.stopping import DONE, SAMPLE_MORE, Decision, SlotTallies
+from sampler_service.curriculum.stopping import DONE, DROP, SAMPLE_MORE, Decision, SlotTallies
 
 if TYPE_CHECKING:
     from sampler_service.curriculum.machine import CurriculumMachine
@@ -264,8 +265,10 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
     actions[closed] = DONE
     wanted[closed] = 0
     if lease.state == LIVE:
-        complete = lease.open & (lease.returned >= lease.granted)
-        if stopping.waits_for_batch and (lease.open & ~complete).any():
+        # Slots held back have been granted nothing: they are neither complete nor waited for.
+        begun = lease.open & (lease.granted > 0)
+        complete = begun & (lease.returned >= lease.granted)
+        if stopping.waits_for_batch and (begun & ~complete).any():
             complete[:] = False
         ready = np.flatnonzero(complete)
         if len(ready):
@@ -277,6 +280,16 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
             lease.granted[ready] += more
             lease.rounds[ready[asked]] += 1
             _close_slots(machine, lease, ready[~asked])
+            if decision.later is not None:
+                machine.state.due.add(lease.rows[ready[decision.later & ~asked]], CONTINUATION)
+            held = held_back(lease)
+            if len(held):
+                actions[held], wanted[held] = DROP, 0
+                more_slots, size, finished = woken(lease, held, stopping)
+                lease.granted[more_slots], lease.rounds[more_slots] = size, 1
+                actions[more_slots], wanted[more_slots] = SAMPLE_MORE, size
+                _close_slots(machine, lease, finished)
+                ready = np.concatenate([ready, more_slots])
             if not np.array_equal(reported, ready):
                 answered = distinct(np.concatenate([reported, ready]))
             if not lease.open.any():

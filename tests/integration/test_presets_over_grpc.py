@@ -98,3 +98,61 @@ def test_an_iteration_begins_with_a_cold_start_in_ordinary_batches(process: Serv
     assert all(30 < len(subset) < 70 for subset in subsets)
     assert not set.intersection(*subsets[:2])
     assert Source.COLD_START not in first.sources
+
+
+def test_dapo_refills_its_batch_within_the_lease_and_the_budget(process: ServiceProcess) -> None:
+    rng = np.random.default_rng(3)
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("refilled", "dapo")
+        client.add_prompts("refilled", [f"p{i}" for i in range(300)])
+        for step in range(10):
+            batch = client.next_batch("refilled", batch_size=8, rollout_budget=400, policy_version=step)
+            assert (batch.quotas > 0).sum() == 8
+            spent, mixed = 0, 0
+            pending = {id_: int(n) for id_, n in zip(batch.prompt_ids, batch.quotas, strict=True) if n}
+            while pending:
+                # A third of the prompts can be learnt from.
+                rewards = [
+                    (rng.random(n) < (0.5 if int(id_[1:]) % 3 == 0 else 0.0)).astype(float).tolist()
+                    for id_, n in pending.items()
+                ]
+                spent += sum(pending.values())
+                answer = client.report(batch, list(pending), rewards=rewards)
+                mixed += len(answer.directives.with_action(Action.DONE))
+                pending = {d.prompt_id: d.rollouts for d in answer.directives.with_action(Action.SAMPLE_MORE)}
+            assert mixed == 8 or spent > 400 - 8
+            assert spent <= 400
+        assert client.summary("refilled").prompts_in_flight == 0
+
+
+def test_an_unsolved_prompt_is_continued_in_the_next_batch(process: ServiceProcess) -> None:
+    strategy = {"preset": "uniform-grpo", "stopping": {"requeue": {"probability": 0.99, "max_rounds": 1}}}
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("requeued", strategy)
+        client.add_prompts("requeued", [f"p{i}" for i in range(100)])
+        first = client.next_batch("requeued", batch_size=8, rollout_budget=64)
+        client.report(first, rewards=[[0.0] * 8] * 8)
+        second = client.next_batch("requeued", batch_size=8, rollout_budget=64)
+    continued = {
+        id_ for id_, s in zip(second.prompt_ids, second.sources, strict=True) if s == Source.CONTINUATION
+    }
+    assert 2 <= len(continued) <= 4
+    assert continued <= set(first.prompt_ids)
+
+
+def test_a_reference_set_is_served_as_ordinary_batches(process: ServiceProcess) -> None:
+    attention = {"references": 24, "refresh_steps": 4, "minimum": 8}
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("referred", {"preset": "dots", "predictor": {"attention": attention}})
+        client.add_prompts(
+            "referred",
+            [f"p{i}" for i in range(200)],
+            embeddings=np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32),
+        )
+        marked = []
+        for step in range(12):
+            batch = client.next_batch("referred", batch_size=12, rollout_budget=96, policy_version=step)
+            marked.append(int((batch.sources == Source.REFERENCE).sum()))
+            client.report(batch, rewards=[[float(i % 2) for i in range(n)] for n in batch.quotas])
+            client.advance_policy("referred", step + 1)
+    assert marked == [0, 12, 12, 0, 0, 12, 12, 0, 0, 12, 12, 0]

@@ -147,15 +147,33 @@ def test_vcrl_replays_banked_prompts_in_freed_slots_and_not_for_ever() -> None:
     counts = counts_of([8, 8, 8, 8], [4, 3, 0, 1])
     proposal.observe(np.array([3, 4, 5, 6]), counts, memory, Moment(policy_step=30))
     assert memory["rows"].tolist() == [3, 4]
-    assert memory["freed"].tolist() == [2.0]
     view = view_of(np.ones(10), np.ones(10))
+    assert (proposal.scores(view, Moment(memory=memory), rng()) < 1).all()  # The step is not over.
+    proposal.advance(memory, Moment(policy_step=31))
+    assert memory["freed"].tolist() == [2.0]
     scores = proposal.scores(view, Moment(memory=memory), rng())
-    assert np.argsort(-scores)[:2].tolist() == [3, 4]
+    chosen = np.argsort(-scores)
+    assert chosen[:2].tolist() == [3, 4]
     assert (np.delete(scores, [3, 4]) < 1).all()
+    replayed = proposal.replays(chosen, Moment(memory=memory))
+    assert np.flatnonzero(replayed).tolist() == [0, 1]
     for step in (31, 32):
         proposal.observe(np.array([3]), counts_of([8], [4]), memory, Moment(policy_step=step))
     assert memory["rows"].tolist() == [4]
+    # Slots not used in their step lapse: freed slots do not pile up until a whole batch is replayed.
+    proposal.advance(memory, Moment(policy_step=33))
     assert memory["freed"].tolist() == [0.0]
+
+
+def test_vcrl_passes_over_banked_prompts_that_are_in_flight() -> None:
+    proposal, memory = Vcrl(), Memory()
+    counts = counts_of([8, 8, 8], [4, 3, 0])
+    proposal.observe(np.array([3, 4, 5]), counts, memory, Moment(policy_step=30))
+    proposal.advance(memory, Moment(policy_step=31))
+    free = view_of(np.ones(9), np.ones(9), rows=np.delete(np.arange(10), 3))
+    scores = proposal.scores(free, Moment(memory=memory), rng())
+    assert free.rows[np.argmax(scores)] == 4
+    assert (scores > 1).sum() == 1
 
 
 @pytest.mark.parametrize(("kind", "priority"), [("staleness", 0.9 + 0.1 * 5), ("variance", 0.9 + 0.1 * 0.75)])

@@ -634,7 +634,9 @@ class Batch(_message.Message):
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Rollouts granted."""
+        """Rollouts granted. 0: held back; sample it when a report is answered with
+        SAMPLE_MORE for it, in place of a group that was dropped.
+        """
 
     @_builtins.property
     def pass_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:

@@ -29,6 +29,10 @@ class Proposal(Part):
     def observe(self, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment) -> None:
         """Takes in one counted group per row."""
 
+    def replays(self, rows: NDArray[Any], moment: Moment) -> NDArray[np.bool_] | None:
+        """Which of `rows`, in the order they were chosen, come from a bank of earlier prompts; None: none."""
+        return None
+
     def advance(self, memory: Memory, moment: Moment) -> None:
         """The policy has moved by one step; `moment.mean_reward` is that of the step that ended."""
 

@@ -58,9 +58,7 @@ class Vcrl(ScoredProposal):
         priorities = memory.get("priorities", np.zeros(0))
         replays = memory.get("replays", np.zeros(0, dtype=np.int64))
         accessed = memory.get("accessed", np.zeros(0, dtype=np.int64))
-        freed = float(memory["freed"][0]) if "freed" in memory else 0.0
-        place = {int(row): i for i, row in enumerate(banked.tolist())}
-        at = np.array([place.get(int(row), -1) for row in rows], dtype=np.int64)
+        at = _places(rows, banked)
         known = at >= 0
         replays, priorities, accessed = replays.copy(), priorities.copy(), accessed.copy()
         idle = (moment.policy_step - accessed[at[known]]).astype(np.float64)
@@ -78,17 +76,40 @@ class Vcrl(ScoredProposal):
         stays = np.sort(stays[np.argsort(-priorities[stays], kind="stable")[: self.bank_size]])
         memory["rows"], memory["priorities"] = banked[stays], priorities[stays]
         memory["replays"], memory["accessed"] = replays[stays], accessed[stays]
-        memory["freed"] = np.array([max(freed - float(known.sum()), 0.0) + float((~good).sum())])
+        memory["freeing"] = memory.get("freeing", np.zeros(1)) + float((~good).sum())
+
+    def advance(self, memory: Memory, moment: Moment) -> None:
+        """The slots that the step has freed are those of the next one's batches."""
+        memory["freed"] = memory.pop("freeing", np.zeros(1))
 
     def scores(self, view: PromptView, moment: Moment, rng: np.random.Generator) -> NDArray[np.float64]:
         """In [0, 1) for fresh prompts; above 1, by priority, for as many banked ones as slots are free."""
         scores = rng.random(len(view))
-        banked = moment.memory.get("rows")
-        if banked is None or self.replay_limit == 0:
-            return scores
-        free = int(moment.memory["freed"][0])
-        best = np.argsort(-moment.memory["priorities"], kind="stable")
-        position = {int(row): i for i, row in enumerate(view.rows.tolist())} if len(best) else {}
-        taken = [position[row] for row in banked[best].tolist() if row in position][:free]
-        scores[taken] = 2.0 - np.arange(len(taken)) / (len(taken) + 1.0)
+        bank, free = self._bank(moment)
+        at = _places(bank, view.rows)
+        at = at[at >= 0][:free]
+        scores[at] = 2.0 - np.arange(len(at)) / (len(at) + 1.0)
         return scores
+
+    def replays(self, rows: NDArray[Any], moment: Moment) -> NDArray[np.bool_]:
+        """Those that a freed slot was given to: they scored best, so they come first."""
+        bank, free = self._bank(moment)
+        replayed: NDArray[np.bool_] = np.isin(rows, bank) & (np.arange(len(rows)) < free)
+        return replayed
+
+    def _bank(self, moment: Moment) -> tuple[NDArray[Any], int]:
+        """Banked rows, best first, and how many slots are free for them."""
+        banked = moment.memory.get("rows", np.zeros(0, dtype=np.int64))
+        if self.replay_limit == 0 or "freed" not in moment.memory:
+            return banked[:0], 0
+        best = np.argsort(-moment.memory["priorities"], kind="stable")
+        return banked[best], int(moment.memory["freed"][0])
+
+
+def _places(rows: NDArray[Any], among: NDArray[Any]) -> NDArray[np.int64]:
+    """Where each of `rows` is in `among`, whose entries are distinct; −1 where it is not."""
+    if len(among) == 0:
+        return np.full(len(rows), -1, dtype=np.int64)
+    order = np.argsort(among, kind="stable")
+    at = order[np.minimum(np.searchsorted(among, rows, sorter=order), len(among) - 1)]
+    return np.where(among[at] == rows, at, -1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from sampler_service.curriculum.hashing import hashed_sample
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.predictors.platt import calibrated, fit_platt
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
@@ -38,8 +39,9 @@ def attend(
 class Attention(SharedEvidence):
     """`strength` pseudo-rollouts at the attention-weighted rate of the references, calibrated on them.
 
-    The authors draw 256 prompts uniformly every so often and roll each out 8 times. Here the references are
-    the prompts reported last (ours): no rollout is spent for prediction alone. Calibration is a Platt
+    The authors draw 256 prompts uniformly every so often and roll each out 8 times. So it is here with
+    `refresh_steps`: the set is served as ordinary batches whose source is REFERENCE. Without, the references
+    are the prompts reported last (ours): no rollout is spent for prediction alone. Calibration is a Platt
     scale and bias, refitted at each policy step on predictions that leave the reference itself out.
     """
 
@@ -59,6 +61,16 @@ class Attention(SharedEvidence):
         if self.minimum > self.references:
             raise ValueError(f"minimum = {self.minimum} must not exceed references = {self.references}")
         return self
+
+    refresh_steps: int = Field(default=0, ge=0)
+    """Policy steps after which a new reference set is drawn and rolled out; 0: never (the interval is ours)."""
+    reference_rollouts: int = Field(default=8, ge=1, le=4096)
+    """Rollouts of each prompt of such a set."""
+
+    @property
+    def rollouts_per_reference(self) -> int:
+        """As `reference_rollouts` says."""
+        return self.reference_rollouts
 
     def _scale(self, dim: int) -> float:
         return 1.0 / (self.temperature or np.sqrt(dim))
@@ -90,12 +102,32 @@ class Attention(SharedEvidence):
         if table.embeddings is None:
             return
         usable = (counts.rollouts > 0) & table.embeddings[rows].any(axis=1)
+        if self.refresh_steps:
+            # Prompts that training chose are no uniform sample.
+            usable &= np.isin(rows, memory.get("set", rows[:0]))
         new = rows[usable].astype(np.int64)
         old = memory.get("rows", np.zeros(0, dtype=np.int64))
         stays = ~np.isin(old, new)
         rates = counts.successes[usable] / counts.rollouts[usable]
         memory["rows"] = np.concatenate([old[stays], new])[-self.references :]
         memory["rates"] = np.concatenate([memory.get("rates", np.zeros(0))[stays], rates])[-self.references :]
+
+    def new_references(self, table: PromptTable, memory: Memory, moment: Moment) -> NDArray[Any] | None:
+        """At the first step, then every `refresh_steps`: K prompts, at most a quarter of the pool. O(N).
+
+        Uniform over the pool, though nothing is drawn: chosen by hashes of the ids and the step's number.
+        """
+        if not self.refresh_steps or table.embeddings is None:
+            return None
+        last = memory.get("refreshed")
+        if last is not None and moment.policy_step - int(last[0]) < self.refresh_steps:
+            return None
+        memory["refreshed"] = np.array([moment.policy_step], dtype=np.int64)
+        wanted = min(self.references, max(self.minimum, table.size // 4), table.size)
+        # Some may have no embedding: twice as many are looked at.
+        best = hashed_sample(table.id_hashes()[: table.size], moment.policy_step, 2 * wanted)
+        memory["set"] = np.sort(best[table.embeddings[best].any(axis=1)][:wanted]).astype(np.int64)
+        return memory["set"]
 
     def advance(self, table: PromptTable, memory: Memory, moment: Moment) -> None:
         """Recalibrates. O(K² · d)."""

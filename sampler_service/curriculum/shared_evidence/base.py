@@ -41,6 +41,18 @@ class SharedEvidence(Part):
     ) -> None:
         """Takes in one group per row; `rows` are distinct."""
 
+    def new_references(self, table: PromptTable, memory: Memory, moment: Moment) -> NDArray[Any] | None:
+        """Rows to roll out for prediction's sake, `rollouts_per_reference` each; None at most steps.
+
+        They become due, and are served before any other prompt.
+        """
+        return None
+
+    @property
+    def rollouts_per_reference(self) -> int:
+        """Rollouts of every prompt that `new_references` names."""
+        return 0
+
     def forget_prompts(self, memory: Memory) -> None:
         """An iteration starts: what it holds of single prompts goes, what it knows of the pool stays."""
 

@@ -53,6 +53,8 @@ class Decision:
     keep_positives: NDArray[np.int32]
     """Of all rollouts so far, how many right ones to train on."""
     keep_negatives: NDArray[np.int32]
+    later: NDArray[np.bool_] | None = None
+    """Slots whose prompt should come again in a later batch unless it is sampled more in this one."""
     priorities: NDArray[np.float64] | None = None
     """When the budget cannot fund every SAMPLE_MORE, higher first; None: slot order."""
     unfunded: int = DONE
@@ -69,6 +71,13 @@ class Stopping(Part):
 
     asks_for_more: ClassVar[bool] = True
     """May answer SAMPLE_MORE, so that prompts end with different numbers of rollouts."""
+
+    refills: ClassVar[bool] = False
+    """Groups it drops are replaced by prompts that were held back, within the budget."""
+
+    def reserve(self, prompts: int) -> int:
+        """Most prompts to hold back for a batch of so many."""
+        return 0
 
     @property
     def sets_rounds(self) -> bool:
