@@ -182,7 +182,8 @@ class CurriculumMachine:
 
 def _split_ids(event: log_pb2.PromptsAdded) -> list[bytes]:
     ends = np.cumsum(from_bytes(event.id_lengths, "u2"), dtype=np.int64).tolist()
-    return [event.ids[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    blob = event.ids  # Each access to a bytes field copies it.
+    return [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def _check_prompts(state: CurriculumState, event: log_pb2.PromptsAdded) -> None:

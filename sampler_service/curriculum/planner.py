@@ -263,6 +263,11 @@ class BatchPlanner:
             return  # Whoever asks will be told.
         self._ahead = _Ahead(self._last_arguments, self._circumstances(), plan, mark)
 
+    @property
+    def planned_ahead(self) -> BatchPlan | None:
+        """The plan made ahead, if there is one."""
+        return None if self._ahead is None else self._ahead.plan
+
     def _take_ahead(self, arguments: _Arguments) -> BatchPlan | None:
         ahead, self._ahead = self._ahead, None
         if ahead is None:

@@ -41,7 +41,7 @@ def count_groups(
     """Sums flat rollouts by group. Sequential sums, so the result does not depend on the processor.
 
     Args:
-        groups_R: the group of each rollout.
+        groups_R: the group of each rollout, ascending.
         rewards_R: finite.
         group_count: groups may be empty.
         success_threshold: a success is a reward strictly above it.
@@ -63,8 +63,11 @@ def count_groups(
     variances = np.bincount(groups_R, weights=deviations * deviations, minlength=group_count) / safe
     minima = np.full(group_count, np.inf)
     maxima = np.full(group_count, -np.inf)
-    np.minimum.at(minima, groups_R, rewards)
-    np.maximum.at(maxima, groups_R, rewards)
+    if len(rewards):
+        some = np.flatnonzero(n)
+        starts = (np.cumsum(n) - n)[some]
+        minima[some] = np.minimum.reduceat(rewards, starts)
+        maxima[some] = np.maximum.reduceat(rewards, starts)
     return GroupCounts(n, successes, positives.astype(np.int64), sums, means, variances, minima, maxima)
 
 

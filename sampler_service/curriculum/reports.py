@@ -214,6 +214,8 @@ def _learn(
 
 
 def _select(groups: GroupCounts, some: NDArray[np.bool_]) -> GroupCounts:
+    if some.all():
+        return groups
     return GroupCounts(*(getattr(groups, name)[some] for name in GroupCounts.__dataclass_fields__))
 
 
@@ -318,7 +320,9 @@ def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed
         all_equal=lease.reward_minima[ready] >= lease.reward_maxima[ready],
         rounds=lease.rounds[ready].astype(np.int64),
         expected_variances=expected,
-        uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready)),
+        uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready))
+        if machine.state.strategy.stopping.takes_chances
+        else np.zeros(len(ready)),
         policy_step=machine.state.policy_step,
         steps_since_grant=machine.state.policy_step - lease.policy_step,
         single_round=lease.budget <= int(lease.quotas.sum()),
@@ -332,12 +336,12 @@ def _fund(lease: Lease, decision: Decision) -> tuple[NDArray[Any], NDArray[Any]]
     if len(asking):
         if decision.priorities is not None:
             asking = asking[np.argsort(-decision.priorities[asking], kind="stable")]
-        left = lease.unspent
-        for i in asking.tolist():
-            more[i] = min(int(more[i]), left)
-            left -= int(more[i])
-            if more[i] <= 0:
-                actions[i] = decision.unfunded
+        wanted = more[asking].astype(np.int64)
+        # What the ones before have taken, all of it or none: who comes when the rest is short takes the rest.
+        left = lease.unspent - (np.cumsum(wanted) - wanted)
+        granted = np.minimum(wanted, np.maximum(left, 0))
+        more[asking] = granted
+        actions[asking[granted <= 0]] = decision.unfunded
     more[actions != SAMPLE_MORE] = 0
     return actions, more
 

@@ -69,7 +69,7 @@ class SumTree:
             nodes = nodes >> _BITS
             if len(nodes) > 64:
                 nodes = distinct(nodes)
-            parents[nodes] = level.reshape(-1, _ARITY)[nodes].sum(axis=1)
+            parents[nodes] = level.reshape(-1, _ARITY).take(nodes, axis=0).sum(axis=1)
 
     def draw(self, uniforms_B: NDArray[np.float64]) -> NDArray[np.int64]:
         """Independent draws with replacement, one per uniform in [0, 1). O(B log N).
@@ -88,7 +88,7 @@ class SumTree:
         left = np.maximum(left - np.where(nodes > 0, sums[nodes - 1], 0.0), 0.0)
         each = np.arange(len(left))
         for level in reversed(self._levels[:top]):
-            children = level.reshape(-1, _ARITY)[nodes]
+            children = level.reshape(-1, _ARITY).take(nodes, axis=0)
             sums = np.cumsum(children, axis=1)
             child = (sums <= left[:, None]).sum(axis=1)
             # Rounding can push the remainder to the very end: stay on the last child with weight.
@@ -132,7 +132,9 @@ def draw_without_replacement(
         if missing <= 0 or not remaining > 0:
             break
         drawn = tree.draw(rng.random(missing + missing // 8 + 8))
-        taken.update(dict.fromkeys(row for row in drawn.tolist() if row not in barred))
+        taken.update(dict.fromkeys(drawn.tolist()))
+        for row in barred:
+            taken.pop(row, None)
         if len(taken) < count:
             # Conditional on what is taken, the rest follows the same law without it.
             gone = np.array([row for row in (*taken, *barred) if tree.weights[row] > 0], dtype=np.int64)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from itertools import compress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
@@ -30,6 +30,14 @@ _REFUSALS = (
     redis_errors.AuthenticationWrongNumberOfArgsError,
     redis_errors.NoPermissionError,
 )
+
+
+_SCRIPT_ERRORS: Final[dict[str, type[Exception]]] = {
+    "ACL failure": redis_errors.NoPermissionError,
+    "-NOPERM": redis_errors.NoPermissionError,
+    "-OOM": redis_errors.OutOfMemoryError,
+    "-READONLY": redis_errors.ReadOnlyError,
+}
 
 
 class LogClient:
@@ -150,6 +158,7 @@ class LogClient:
         text = f"{self.settings.address}: {error}"
         if isinstance(error, redis_errors.WatchError):
             return None
+        error = _out_of_script(error)
         # redis-py dresses a refused password up as a connection error.
         if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
             return LogAccessError(text)
@@ -172,6 +181,16 @@ class LogClient:
     async def _greet(self, connection: AbstractConnection) -> None:
         await connection.on_connect()
         self.generation += 1
+
+
+def _out_of_script(error: Exception) -> Exception:
+    """The error a command would have raised by itself: servers before Redis 7 wrap it when a script runs it."""
+    if not isinstance(error, redis_errors.ResponseError) or "script" not in str(error):
+        return error
+    for mark, kind in _SCRIPT_ERRORS.items():
+        if mark in str(error):
+            return kind(str(error))
+    return error
 
 
 async def _heeding_cancellation(operation: Awaitable[T]) -> T:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import WatchError
+from redis.exceptions import NoScriptError, WatchError
 
 from sampler_service.log.errors import (
     LogExistsError,
@@ -34,6 +35,19 @@ TOMBSTONE_SECONDS = 7 * 24 * 3600
 """How long a deletion is remembered, so that it is not taken for loss of data."""
 
 _HORIZON_FIELDS = ("incarnation", "revision", "deleted")
+
+# The write path in one command: a transaction of the same commands costs the client four times their sending.
+_APPEND = """
+local horizon = redis.call('HMGET', KEYS[2], 'incarnation', 'revision', 'deleted')
+local page = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+local added = {}
+for i = 4, #ARGV do
+  added[#added + 1] = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', ARGV[3], ARGV[i])
+end
+return {horizon, page, added}
+"""
+# The name the server knows a script by, not a matter of secrecy.
+_APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +166,15 @@ class CurriculumLog:
         await self._open()
         field = _field(self._incarnation)
 
-        async def transact(redis: Redis) -> list[Any]:
-            pipe = redis.pipeline(transaction=True)
-            pipe.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)
-            pipe.execute_command("XRANGE", self._keys.log, f"({after}", "+", "COUNT", PAGE_ENTRIES)
-            for payload in payloads:
-                pipe.execute_command("XADD", self._keys.log, "NOMKSTREAM", "*", field, payload)
-            return await pipe.execute()
+        arguments = (2, self._keys.log, self._keys.horizon, f"({after}", PAGE_ENTRIES, field, *payloads)
 
-        reply, page, *added = await self._checked(transact, after)
+        async def transact(redis: Redis) -> list[Any]:
+            try:
+                return await redis.execute_command("EVALSHA", _APPEND_SHA, *arguments)  # type: ignore[no-untyped-call,no-any-return]
+            except NoScriptError:
+                return await redis.execute_command("EVAL", _APPEND, *arguments)  # type: ignore[no-untyped-call,no-any-return]
+
+        reply, page, added = await self._checked(transact, after)
         horizon = _Horizon.of(reply)
         self._require(horizon)
         if any(revision is None for revision in added):
@@ -168,7 +182,9 @@ class CurriculumLog:
         own = [_text(revision) for revision in added]
         if is_after(horizon.revision, after):
             raise LogGapError(self.curriculum_id, after, horizon.revision, own)
-        foreign = self._entries(page)
+        foreign = self._entries(
+            [(key, dict(zip(fields[::2], fields[1::2], strict=True))) for key, fields in page]
+        )
         if len(page) == PAGE_ENTRIES:
             foreign += await self._rest(_text(page[-1][0]), own)
         self._saw(own[-1] if own else (foreign[-1].id if foreign else after))

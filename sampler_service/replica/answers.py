@@ -12,11 +12,12 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes
 from sampler_service.curriculum.leases import Lease
+from sampler_service.curriculum.planner import BatchPlan
 from sampler_service.curriculum.reports import REJECTION_REASONS
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.requests import strategy_to_message
 
-__all__ = ["batch_message", "curriculum_message", "report_response", "timestamp"]
+__all__ = ["batch_columns", "complete_batch", "curriculum_message", "report_response", "timestamp"]
 
 
 def timestamp(millis: int) -> Timestamp:
@@ -40,21 +41,28 @@ def curriculum_message(state: CurriculumState) -> pb.Curriculum:
     )
 
 
-def batch_message(lease: Lease, prompt_ids: list[str], revision: str) -> pb.Batch:
-    """A granted batch."""
-    return pb.Batch(
-        lease_id=lease.lease_id,
-        revision=revision,
-        expire_time=timestamp(lease.expire_millis),
-        prompt_ids=prompt_ids,
-        quotas=lease.quotas.tolist(),
-        pass_rates=lease.pass_rates.tolist(),
-        pass_rate_stddevs=lease.pass_rate_stddevs.tolist(),
-        baselines=lease.baselines.tolist(),
-        probabilities=lease.probabilities.tolist(),
-        sources=lease.sources.tolist(),
-        notes=lease.notes,
+def batch_columns(columns: BatchPlan | Lease, prompt_ids: list[str]) -> pb.NextBatchResponse:
+    """The part of a granted batch's answer that is known when it is drawn, and most of the work."""
+    return pb.NextBatchResponse(
+        batch=pb.Batch(
+            prompt_ids=prompt_ids,
+            quotas=columns.quotas.tolist(),
+            pass_rates=columns.pass_rates.tolist(),
+            pass_rate_stddevs=columns.pass_rate_stddevs.tolist(),
+            baselines=columns.baselines.tolist(),
+            probabilities=columns.probabilities.tolist(),
+            sources=columns.sources.tolist(),
+            notes=columns.notes,
+        )
     )
+
+
+def complete_batch(answer: pb.NextBatchResponse, lease: Lease, outcome: log_pb2.Outcome) -> None:
+    """Fills in what only the grant itself brings."""
+    answer.duplicate = outcome.duplicate
+    answer.batch.lease_id = lease.lease_id
+    answer.batch.revision = outcome.revision
+    answer.batch.expire_time.CopyFrom(timestamp(lease.expire_millis))
 
 
 def report_response(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
 from sampler_service.curriculum.leases import Lease
@@ -21,7 +22,7 @@ from sampler_service.curriculum.machine import (
     adopt_import,
     create_state,
 )
-from sampler_service.curriculum.planner import BatchPlanner
+from sampler_service.curriculum.planner import BatchPlan, BatchPlanner
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import (
     START,
@@ -37,6 +38,7 @@ from sampler_service.log import (
     is_after,
     revision_millis,
 )
+from sampler_service.replica.answers import batch_columns
 from sampler_service.replica.settings import ReplicaSettings
 
 __all__ = ["CurriculumReplica", "curriculum_not_found"]
@@ -64,6 +66,15 @@ class _Pending:
     event: log_pb2.Event
     payload: bytes
     future: asyncio.Future[log_pb2.Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerAhead:
+    """What will be answered when the plan made ahead is granted."""
+
+    plan: BatchPlan
+    ids: list[str]
+    answer: pb.NextBatchResponse
 
 
 class CurriculumReplica:
@@ -102,6 +113,7 @@ class CurriculumReplica:
         self._rng = np.random.default_rng(seed)
         self._pending: list[_Pending] = []
         self._lease_ids: dict[str, list[str]] = {}
+        self._answer_ahead: _AnswerAhead | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._refresher: asyncio.Task[None] | None = None
@@ -133,10 +145,27 @@ class CurriculumReplica:
         """Prompt ids of a lease's slots, kept between the batch and its reports."""
         ids = self._lease_ids.get(lease.lease_id)
         if ids is None:
-            ids = self._lease_ids[lease.lease_id] = self.state.table.ids(lease.rows)
-            if len(self._lease_ids) > _REMEMBERED_LEASES:
-                del self._lease_ids[next(iter(self._lease_ids))]
+            ids = self.state.table.ids(lease.rows)
+            self._remember_ids(lease, ids)
         return ids
+
+    def _remember_ids(self, lease: Lease, ids: list[str]) -> None:
+        self._lease_ids[lease.lease_id] = ids
+        if len(self._lease_ids) > _REMEMBERED_LEASES:
+            del self._lease_ids[next(iter(self._lease_ids))]
+
+    def batch_answer(self, lease: Lease, plan: BatchPlan | None) -> pb.NextBatchResponse:
+        """The columns of the answer that hands out `lease`.
+
+        Args:
+            plan: what was drawn for it, if it was drawn here: its answer may have been made ahead.
+        """
+        ahead = self._answer_ahead
+        if plan is None or ahead is None or ahead.plan is not plan:
+            return batch_columns(lease, self.ids_of(lease))
+        self._answer_ahead = None
+        self._remember_ids(lease, ahead.ids)
+        return ahead.answer
 
     # -- loading ---------------------------------------------------------------
 
@@ -402,11 +431,15 @@ class CurriculumReplica:
         self._tidying = None
         if self._planner is None or self._pending:
             return
-        if self._planner.needs_refresh and self._large():
-            if self._refresher is None or self._refresher.done():
-                self._refresher = asyncio.create_task(self._refresh())
-        elif self.state.table.size and not self._planner.needs_refresh:
+        due = self._planner.needs_refresh and self._large()
+        if due and (self._refresher is None or self._refresher.done()):
+            self._refresher = asyncio.create_task(self._refresh())
+        if self.state.table.size and self._planner.can_draw:
             self._planner.plan_ahead()
+            plan = self._planner.planned_ahead
+            if plan is not None and (self._answer_ahead is None or self._answer_ahead.plan is not plan):
+                ids = self.state.table.ids(plan.rows)
+                self._answer_ahead = _AnswerAhead(plan, ids, batch_columns(plan, ids))
 
     async def prepare_to_draw(self) -> None:
         """Waits for the pool's first weighing in a thread, if it is large; draws need one."""
@@ -426,6 +459,7 @@ class CurriculumReplica:
             return
         if planner is self._planner and state is self.state and pool.size == state.table.size:
             planner.adopt(pool)
+            self._tidy()  # What was drawn ahead came from the weights before.
         else:
             planner.abandon_refresh()
 

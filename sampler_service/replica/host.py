@@ -29,7 +29,7 @@ from sampler_service.curriculum.planner import BatchPlan
 from sampler_service.curriculum.reports import lease_not_found
 from sampler_service.log import LogClient, LogError, LogExistsError, LogUnavailableError, parse_revision
 from sampler_service.replica import reading
-from sampler_service.replica.answers import batch_message, curriculum_message, report_response, timestamp
+from sampler_service.replica.answers import complete_batch, curriculum_message, report_response, timestamp
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.curriculum_statistics import CurriculumStatistics, statistics_of
 from sampler_service.replica.housekeeping import Housekeeping, expire_leases
@@ -367,6 +367,8 @@ class ReplicaHost:
             fingerprint=fingerprint(request, "min_revision", "trainer_id"),
         )
         outcome = replica.machine.recall(event)
+        plan: BatchPlan | None = None
+        lease_id = ""
         attempt = 0
         while outcome is None:
             attempt += 1
@@ -391,10 +393,10 @@ class ReplicaHost:
                 " Use a new request_id for a new batch.",
                 "request_id",
             )
-        return pb.NextBatchResponse(
-            batch=batch_message(lease, replica.ids_of(lease), outcome.revision),
-            duplicate=outcome.duplicate,
-        )
+        # Another rank may have asked for the same batch and been first: then it is not what we drew.
+        answer = replica.batch_answer(lease, plan if lease.lease_id == lease_id else None)
+        complete_batch(answer, lease, outcome)
+        return answer
 
     async def _plan(self, replica: CurriculumReplica, request: pb.NextBatchRequest) -> BatchPlan:
         arguments = (request.batch_size, request.rollout_budget)

@@ -63,7 +63,7 @@ def bounded_shares(weights: NDArray[np.float64], budget: int, least: int, most: 
     low, high = 0, len(breaks) - 1
     while low < high:
         middle = (low + high) // 2
-        if np.clip(breaks[middle] * w, least, most).sum() + floor >= budget:
+        if np.minimum(np.maximum(breaks[middle] * w, least), most).sum() + floor >= budget:
             high = middle
         else:
             low = middle + 1

@@ -34,7 +34,7 @@ class SlotTallies:
     expected_variances: NDArray[np.float64]
     """E[p(1−p)] under the posterior, this lease's outcomes included."""
     uniforms: NDArray[np.float64]
-    """Chance in [0, 1), drawn before the event was written."""
+    """Chance in [0, 1), from a seed drawn before the event was written; zeros unless the rule `takes_chances`."""
     policy_step: int = 0
     """How often the policy has advanced."""
     steps_since_grant: int = 0
@@ -66,6 +66,8 @@ class Stopping(Part):
 
     compares_prompts: ClassVar[bool] = False
     """Needs `expected_variances`; they are zero for rules that do not."""
+    takes_chances: ClassVar[bool] = False
+    """Needs `uniforms`."""
     waits_for_batch: ClassVar[bool] = False
     """Decide only once every prompt of the batch has its rollouts back, to compare them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -23,6 +25,8 @@ class Requeue(Stopping):
 
     Again within the lease while its budget and `max_rounds` allow, else in a later batch, as a continuation.
     """
+
+    takes_chances: ClassVar[bool] = True
 
     probability: float = Field(default=0.75, ge=0, lt=1)
     """q."""
