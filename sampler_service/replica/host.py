@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import tempfile
 import uuid
@@ -59,6 +60,8 @@ _MAX_PAGE: Final = 1000
 _Answer = TypeVar("_Answer")
 _NO_ROWS: Final = np.zeros(0, dtype=np.int32)
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
+# Between two draws of a batch that others were faster to take.
+_MOST_WAIT_SECONDS: Final = 0.05
 
 
 class ReplicaHost:
@@ -383,6 +386,8 @@ class ReplicaHost:
             except Aborted as error:
                 if error.reason not in _REDRAW or attempt >= self._settings.max_grant_attempts:
                     raise
+                # Replicas that rank alike draw alike: in step, one could lose again and again.
+                await asyncio.sleep(random.uniform(0.0, min(0.001 * 2**attempt, _MOST_WAIT_SECONDS)))
             finally:
                 planner.settle(plan)
         lease = replica.state.leases.get(outcome.batch_granted.lease_id)
