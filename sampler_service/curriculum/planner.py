@@ -481,7 +481,7 @@ class BatchPlanner:
             draw = self._draw_weighted(pool, count, excluded)
             return draw.rows_B, draw.probabilities_B
         if proposal.candidates_per_prompt:
-            candidates = pool.draw(count * proposal.candidates_per_prompt, self._rng, excluded).rows_B
+            candidates = pool.candidates(count * proposal.candidates_per_prompt, self._rng, excluded)
         else:
             candidates = pool.positive_rows()
             if len(excluded):

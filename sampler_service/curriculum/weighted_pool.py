@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sampler_service.curriculum.arrays import distinct
 from sampler_service.curriculum.weighted_draw import Draw, SumTree, draw_without_replacement
 
 __all__ = ["WeightedPool"]
@@ -77,6 +78,26 @@ class WeightedPool:
         positive = self._tail.weights > 0
         positive[self._rows] = self._weights > 0
         return np.flatnonzero(positive)
+
+    def candidates(
+        self, count: int, rng: np.random.Generator, excluded: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int64]:
+        """About `count` distinct rows of positive weight, each as likely as any other; all, if there are fewer.
+
+        O(count) while most rows have weight, else O(N).
+
+        Args:
+            excluded: rows that must not be among them.
+        """
+        if 2 * count < self.size:
+            rows = distinct(rng.integers(0, self.size, count + count // 8))
+            rows = rows[self.weights_of(rows) > 0]
+            rows = rows[~np.isin(rows, excluded)]
+            if 2 * len(rows) > count:
+                return rows
+        rows = self.positive_rows()
+        rows = rows[~np.isin(rows, excluded)]
+        return rng.choice(rows, count, replace=False) if len(rows) > count else rows
 
     def update(self, rows: NDArray[np.integer[Any]], weights: NDArray[np.float64]) -> None:
         """Sets the weights of distinct `rows`. O(len(rows) log N), amortised."""

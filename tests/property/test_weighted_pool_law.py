@@ -73,3 +73,20 @@ def test_weights_hundreds_of_orders_apart_are_drawn_in_their_order() -> None:
     weights = np.exp(-np.arange(20) * 30.0)
     drawn = WeightedPool(weights, 5).draw(20, np.random.default_rng(0)).rows_B
     assert drawn.tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("count", [20, 60, 200])
+@pytest.mark.parametrize("free", [100, 30, 5])
+def test_candidates_are_distinct_free_and_equally_likely(count: int, free: int) -> None:
+    rng = np.random.default_rng(3)
+    weights = np.zeros(100)
+    weights[rng.permutation(100)[:free]] = 1.0
+    pool, excluded = WeightedPool(weights), np.flatnonzero(weights)[:2]
+    allowed = np.setdiff1d(np.flatnonzero(weights), excluded)
+    times = np.zeros(100)
+    for _ in range(2000):
+        rows = pool.candidates(count, rng, excluded)
+        assert len(np.unique(rows)) == len(rows) >= min(count / 2, len(allowed))
+        times[rows] += 1
+    assert times[np.setdiff1d(np.arange(100), allowed)].sum() == 0
+    assert chisquare(times[allowed]).pvalue > 1e-4
