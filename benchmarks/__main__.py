@@ -1,4 +1,4 @@
-"""Runs a benchmark: `python -m benchmarks [service|log|simulated|peers] [options]`; `service` by default."""
+"""Runs a benchmark: `python -m benchmarks [service|growth|peers|log|simulated] [options]`; `service` by default."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
 
 
-async def _trainer(
+async def trainer(
     stub: Any, curriculum: str, name: str, batch: int, group: int, until: float
 ) -> tuple[list[float], int]:
+    """Asks and reports until then; seconds each batch took, and how many."""
     rng = np.random.default_rng(abs(hash(name)) % 2**32)
     times: list[float] = []
     done = 0
@@ -54,12 +55,12 @@ def trainers(server: Server, curriculum: str, count: int, seconds: float, batch:
     async def run() -> dict[str, Any]:
         async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
             stub = curriculum_pb2_grpc.CurriculumServiceStub(channel)
-            alone, _ = await _trainer(
+            alone, _ = await trainer(
                 stub, curriculum, f"alone{count}", batch, 8, time.perf_counter() + seconds / 3
             )
             until = time.perf_counter() + seconds
             results = await asyncio.gather(
-                *(_trainer(stub, curriculum, f"{count}-t{i}", batch, 8, until) for i in range(count))
+                *(trainer(stub, curriculum, f"{count}-t{i}", batch, 8, until) for i in range(count))
             )
         done = [steps for _, steps in results]
         one, many = percentiles(alone), percentiles([t for times, _ in results for t in times])

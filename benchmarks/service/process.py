@@ -25,12 +25,12 @@ class Server:
     redis_url: str
     process: subprocess.Popen[str]
 
-    def resident_bytes(self) -> int:
-        """Memory of the process, its Redis not included."""
+    def resident_bytes(self, field: str = "VmRSS") -> int:
+        """Memory of the process, its Redis not included; `VmHWM` is the most it ever was."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
-        raise RuntimeError("no VmRSS")
+        raise RuntimeError(f"no {field}")
 
     def stub(self) -> tuple[grpc.Channel, curriculum_pb2_grpc.CurriculumServiceStub]:
         channel = grpc.insecure_channel(self.address, options=OPTIONS)
@@ -38,9 +38,12 @@ class Server:
 
 
 @contextmanager
-def running(data_dir: Path) -> Iterator[Server]:
+def running(data_dir: Path, redis_url: str = "") -> Iterator[Server]:
+    """A service with an embedded log in `data_dir`, or on the log of another."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.service.server", str(data_dir)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.service.server", redis_url or str(data_dir)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -38,17 +39,22 @@ class HostWithFloor(ReplicaHost):
         return self._report
 
 
-async def serve(data_dir: str) -> None:
+async def serve(where: str) -> None:
+    """With an embedded log in the folder `where`, or on the log at that URL."""
     # As the service does by default: nothing below warnings, and never into the pipe that nobody reads.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    async with EmbeddedServer(data_dir) as embedded, LogClient(RedisSettings(url=embedded.url)) as client:
+    async with AsyncExitStack() as stack:
+        url = where
+        if "://" not in where:
+            url = (await stack.enter_async_context(EmbeddedServer(where))).url
+        client = await stack.enter_async_context(LogClient(RedisSettings(url=url)))
         host = HostWithFloor(client, ReplicaSettings())
         await host.start()
         server = await RpcServer.start(host, RpcSettings(), CollectorRegistry())
-        print(f"ready grpc={server.address} redis={embedded.url}", flush=True)
+        print(f"ready grpc={server.address} redis={url}", flush=True)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await stop.wait()

@@ -1,0 +1,1 @@
+"""What else one could build or take: the same draws and the same reports, side by side in one run."""
