@@ -221,4 +221,7 @@ def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEng
         )
     from trainer_client.rollouts.transformers_engine import TransformersEngine
 
+    if not config.engine_shares_model:
+        # Sampling while the learner changes its weights needs a copy that holds still.
+        model, _ = build_model(config)
     return TransformersEngine(model, tokenizer, max_batch_rows=rollouts.max_batch_rows)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,13 +100,21 @@ def evaluate(
     from trainer_client.evaluation import evaluate as evaluate_prompts
     from trainer_client.export import load_checkpoint
     from trainer_client.prompt_reading import read_prompts
+    from trainer_client.publishing import PublishedPolicies
     from trainer_client.rollouts import SamplingParams
     from trainer_client.tasks.build import build_pool
 
     settings = load_config(config, set_ or [])
+    # Nothing is trained meanwhile: a second copy of the model would only cost memory.
+    alone = settings.rollouts.model_copy(update={"lookahead": 0})
+    settings = settings.model_copy(update={"rollouts": alone})
     pool = build_pool(settings.tasks)
     learner = build_learner(settings)
     label = load_checkpoint(settings, learner.policy.model, checkpoint)
+    if not settings.engine_shares_model:
+        with tempfile.TemporaryDirectory() as folder:
+            published = PublishedPolicies(Path(folder)).write(learner.policy.model, 0)
+            learner.engine.update_policy(0, published)
     prompts = read_prompts(held_out_choice(pool, settings.evaluation.prompts), learner.tokenizer, settings)
     if not prompts:
         raise TrainerError("evaluation: no held-out prompts; raise held_out_share or evaluation.prompts")

@@ -130,6 +130,10 @@ class RolloutConfig(Settings):
     """Below 1 the sampled policy is not the one that is trained: the ratios are then approximate."""
     max_tokens: int = Field(default=64, ge=1)
     """Longer completions are cut and marked as truncated."""
+    lookahead: int = Field(default=0, ge=0, le=8)
+    """Batches rolled out while earlier ones are trained on; none samples from a policy older than that."""
+    max_staleness: int | None = Field(default=None, ge=0)
+    """Rollouts that end more versions after the one they were sampled from are stale: no outcomes."""
     max_batch_rows: int = Field(default=64, ge=1)
     """transformers engine: rollouts sampled at once."""
     max_model_tokens: int = Field(default=4096, ge=1)
@@ -205,7 +209,7 @@ class LearnerConfig(Settings):
     gradient_checkpointing: bool = False
     """Less memory, about a third more time; prompts are then read once per rollout."""
     recompute_log_probs: bool | None = None
-    """Old log-probs from the learner, with a correction for the engine's; none: where vLLM samples."""
+    """Old log-probs from the learner, with a correction for what sampled; none: with vLLM or lookahead."""
     importance_cap: float = Field(default=2.0, gt=0)
     """Largest such correction, per token."""
     max_kl: float = Field(default=5.0, gt=0)
@@ -324,6 +328,14 @@ class TrainConfig(Settings):
     """What is kept to carry on from."""
 
     @model_validator(mode="after")
+    def _lookahead_fits(self) -> Self:
+        if self.rollouts.lookahead and self.rollouts.sleep:
+            raise ValueError(
+                "rollouts.sleep: the engine never rests with rollouts.lookahead; set one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vllm_fits(self) -> Self:
         if self.rollouts.engine != "vllm":
             return self
@@ -341,7 +353,12 @@ class TrainConfig(Settings):
     def recompute_log_probs(self) -> bool:
         """Whether the learner's own log-probs stand for the old policy's."""
         chosen = self.learner.recompute_log_probs
-        return self.rollouts.engine == "vllm" if chosen is None else chosen
+        return not self.engine_shares_model if chosen is None else chosen
+
+    @property
+    def engine_shares_model(self) -> bool:
+        """Whether rollouts come from the very weights that are being trained."""
+        return self.rollouts.engine == "transformers" and self.rollouts.lookahead == 0
 
     @property
     def run_directory(self) -> Path:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer_client.assembly import build_model
-from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore, load_weights
+from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore
 from trainer_client.config import TrainConfig
 from trainer_client.learner.lora import merged
+from trainer_client.models.weights import load_weights
 from trainer_client.trainer_errors import ConfigError, TrainerError
 
 

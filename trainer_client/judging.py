@@ -61,5 +61,11 @@ def verdict(prompt: TaskPrompt, completion: Completion) -> Verdict:
         return Verdict(0.0, RolloutStatus.ERROR)
 
 
+def outdated(verdict: Verdict) -> Verdict:
+    """The same rollout, known to come from a policy too old: no outcome, unless it was none anyway."""
+    counts = verdict.status in (RolloutStatus.OK, RolloutStatus.TRUNCATED)
+    return Verdict(verdict.reward, RolloutStatus.STALE) if counts else verdict
+
+
 def _workers(prompt: TaskPrompt) -> int:
     return int(getattr(prompt.verifier, "workers", 1))

@@ -8,12 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
+from trainer_client.batch_feed import BatchFeed, DirectFeed, LookaheadFeed
+from trainer_client.batch_source import BatchSource, RolledOut
 from trainer_client.checkpoint import CheckpointStore, RunState
-from trainer_client.client import Batch, RolloutStatus
+from trainer_client.client import RolloutStatus
 from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.evaluation import Evaluation, evaluate
 from trainer_client.exceptions import CurriculumError
+from trainer_client.judging import Judge
 from trainer_client.learner.advantages import is_mixed
 from trainer_client.learner.policy import Policy, UpdateMetrics
 from trainer_client.learner.replay import ReplayBuffer, StoredGroup
@@ -21,10 +24,10 @@ from trainer_client.learner.samples import Sample
 from trainer_client.metrics import Metrics, MetricsLog
 from trainer_client.publishing import PublishedPolicies
 from trainer_client.rollouts import RolloutEngine, SamplingParams
-from trainer_client.rounds import CollectedBatch, ReadPrompt, collect, round_seed
+from trainer_client.rounds import CollectedBatch, ReadPrompt, round_seed
 from trainer_client.stopping import StopRequest
 from trainer_client.stopwatch import Stopwatch
-from trainer_client.trainer_errors import DataError, DivergedError
+from trainer_client.trainer_errors import DivergedError
 from trainer_client.training_samples import training_samples
 
 # Where a step's seeds branch off: evaluations must not share random numbers with training.
@@ -80,6 +83,7 @@ class Trainer:
         stop_strings: tuple[str, ...] = (),
         success_threshold: float = 0.5,
         replay: ReplayBuffer | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.config = config
         self.service = service
@@ -94,6 +98,8 @@ class Trainer:
         self.success_threshold = success_threshold
         self.replay = replay
         self.published = PublishedPolicies(config.run_directory / "published")
+        # What a run that was killed left there.
+        self.published.clear()
         self.sampling = SamplingParams(
             config.rollouts.temperature, config.rollouts.top_p, config.rollouts.max_tokens, stop_strings
         )
@@ -102,9 +108,34 @@ class Trainer:
         self.step = 0
         self.rollouts = 0
         self.tokens = 0
-        self.revision = ""
         self._exploded_steps = 0
         self._saved_step = -1
+        self.source = BatchSource(
+            config,
+            self.run_id,
+            service,
+            engine,
+            prompts,
+            self.sampling,
+            stop,
+            reporter.note,
+            lambda: self.step,
+            judge=judge,
+        )
+        self.feed = self._make_feed()
+
+    def _make_feed(self) -> BatchFeed:
+        ahead = self.config.rollouts.lookahead
+        if ahead == 0:
+            return DirectFeed(self.source, self.engine, self.published, self._planned_replays)
+        return LookaheadFeed(
+            self.source,
+            self.engine,
+            self.published,
+            self._planned_replays,
+            ahead=ahead,
+            steps=self.config.steps,
+        )
 
     def resume(self) -> int:
         """Takes up the newest checkpoint, the curriculum's too; gives its step.
@@ -115,14 +146,25 @@ class Trainer:
         receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
         self.step = self._saved_step = state.step
         self.rollouts, self.tokens = state.rollouts, state.tokens
-        self.revision = receipt.revision
+        self.source.revision = receipt.revision
         self._publish_policy()
         return state.step
 
     def run(self) -> RunResult:
         """Trains until the configured step or a stop. A checkpoint is kept in either case."""
-        config = self.config
         result = RunResult(steps=self.step)
+        try:
+            self._run(result)
+        finally:
+            self.feed.close()
+            self.published.clear()
+        result.interrupted = self.step < self.config.steps
+        if self._saved_step != self.step:
+            self.save()
+        return result
+
+    def _run(self, result: RunResult) -> None:
+        config = self.config
         if self.step == 0:
             self.evaluate(result)
         while self.step < config.steps and not self.stop.requested:
@@ -140,11 +182,6 @@ class Trainer:
                 self.evaluate(result)
             if config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0:
                 self.save()
-        self.published.clear()
-        result.interrupted = self.step < config.steps
-        if self._saved_step != self.step:
-            self.save()
-        return result
 
     def save(self) -> None:
         """Keeps a checkpoint of the run and of the curriculum."""
@@ -172,44 +209,11 @@ class Trainer:
     def _train_step(self) -> Metrics | None:
         """One batch; None when a stop was asked for before its update."""
         watch = Stopwatch()
-        curriculum = self.config.curriculum
-        replays = self._planned_replays()
-        fresh = curriculum.batch_size - replays
-        with watch.phase("service"):
-            batch = self.service.next_batch(
-                self.config.curriculum_id,
-                batch_size=fresh,
-                rollout_budget=round(curriculum.rollout_budget * fresh / curriculum.batch_size),
-                policy_version=self.step,
-                equal_quotas=curriculum.equal_quotas,
-                run_id=self.run_id,
-                step=self.step,
-                trainer_id=self.config.name,
-                min_revision=self.revision,
-            )
-        for text in batch.notes:
-            self.reporter.note(f"step {self.step + 1}: {text}")
-        try:
-            self._check_known(batch)
-            collected = collect(
-                self.service,
-                batch,
-                self.prompts,
-                self.engine,
-                self.sampling,
-                round_seed(self.config.seed, self.step),
-                watch,
-                lambda: self.stop.requested,
-            )
-        except BaseException:
-            self._release(batch)
-            raise
-        if not collected.complete:
-            self._release(batch)
+        with watch.phase("wait"):
+            rolled = self.feed.take(self.step)
+        if rolled is None:
             return None
-        self.engine.rest()
-        for reason, count in collected.rejected.items():
-            self.reporter.note(f"step {self.step + 1}: the service did not count {count} rollouts: {reason}")
+        collected = rolled.collected
         samples = training_samples(
             collected.groups,
             self.config.learner,
@@ -217,7 +221,7 @@ class Trainer:
             shaping=self.config.rewards,
             max_tokens=self.sampling.max_tokens,
         )
-        replayed = self._replayed(samples, replays)
+        replayed = self._replayed(samples, rolled.replays)
         with watch.phase("kl"):
             probe = self.policy.probe(samples)
         with watch.phase("update"):
@@ -229,11 +233,11 @@ class Trainer:
             receipt = self.service.advance_policy(
                 self.config.curriculum_id, self.step, kl=kl if math.isfinite(kl) else None
             )
-        self.revision = receipt.revision
+        self.source.revision = receipt.revision
         with watch.phase("sync"):
             self._publish_policy()
         self._log_samples(collected)
-        metrics = self._metrics(collected, update, kl, len(samples), watch)
+        metrics = self._metrics(rolled, update, kl, len(samples), watch)
         if self.replay is not None:
             ages = [self.step - 1 - group.step for group in replayed]
             metrics["replay/groups"] = float(len(replayed))
@@ -241,11 +245,11 @@ class Trainer:
             metrics["replay/size"] = float(len(self.replay))
         return metrics
 
-    def _planned_replays(self) -> int:
+    def _planned_replays(self, step: int) -> int:
         if self.replay is None:
             return 0
         wanted = int(self.config.replay.share * self.config.curriculum.batch_size)
-        return min(wanted, self.replay.available(self.step))
+        return min(wanted, self.replay.available(step))
 
     def _replayed(self, samples: Sequence[Sample], count: int) -> list[StoredGroup]:
         """Groups of earlier batches to train on with this one, which then enters the buffer itself."""
@@ -255,29 +259,10 @@ class Trainer:
         self.replay.add(samples, self.step)
         return drawn
 
-    def _check_known(self, batch: Batch) -> None:
-        unknown = [prompt_id for prompt_id in batch.prompt_ids if prompt_id not in self.prompts]
-        if unknown:
-            raise DataError(
-                f"curriculum {self.config.curriculum_id!r} holds prompts that tasks do not, for instance "
-                f"{unknown[0]!r}; give the tasks it was made with, or another curriculum.curriculum_id"
-            )
-
-    def _release(self, batch: Batch) -> None:
-        try:
-            self.service.release(batch)
-        except CurriculumError as error:
-            # It expires by itself; what ended the step is what to show.
-            self.reporter.note(f"lease {batch.lease_id} was not released and will expire: {error}")
-
     def _publish_policy(self) -> None:
         """Lets the engine sample from the present weights."""
-        if self.config.rollouts.engine != "vllm":
-            self.engine.update_policy(self.step, None)
-            return
-        folder = self.published.write(self.policy.model, self.step)
-        self.engine.update_policy(self.step, folder)
-        self.published.keep_only(folder)
+        shared = self.config.engine_shares_model
+        self.feed.publish(self.step, None if shared else self.published.write(self.policy.model, self.step))
 
     def evaluate(self, result: RunResult) -> None:
         """Accuracy on the held-out prompts now; added to the result and logged."""
@@ -287,15 +272,16 @@ class Trainer:
             return
         watch = Stopwatch()
         sampling = SamplingParams(settings.temperature, 1.0, self.sampling.max_tokens, self.sampling.stop)
-        evaluation = evaluate(
-            self.engine,
-            prompts,
-            sampling,
-            samples=settings.samples,
-            ks=settings.ks,
-            seed=round_seed(self.config.seed, EVALUATION_SEED),
-            success_threshold=self.success_threshold,
-        )
+        with self.feed.engine_at_rest():
+            evaluation = evaluate(
+                self.engine,
+                prompts,
+                sampling,
+                samples=settings.samples,
+                ks=settings.ks,
+                seed=round_seed(self.config.seed, EVALUATION_SEED),
+                success_threshold=self.success_threshold,
+            )
         result.evaluations.append((self.step, evaluation))
         metrics = {
             "evaluation/accuracy": evaluation.accuracy,
@@ -348,8 +334,9 @@ class Trainer:
                 )
 
     def _metrics(
-        self, collected: CollectedBatch, update: UpdateMetrics, kl: float, samples: int, watch: Stopwatch
+        self, rolled: RolledOut, update: UpdateMetrics, kl: float, samples: int, watch: Stopwatch
     ) -> Metrics:
+        collected = rolled.collected
         groups = [rewards for rewards in (group.counted()[1] for group in collected.groups) if len(rewards)]
         rewards = np.concatenate(groups) if groups else np.zeros(0)
         completions = [completion for group in collected.groups for completion in group.completions]
@@ -359,6 +346,8 @@ class Trainer:
         self.tokens += tokens
         count = max(len(completions), 1)
         seconds = watch.total()
+        # With lookahead the batch was made while others were trained on: its phases overlap with theirs.
+        spent = watch.merged(rolled.watch)
         metrics: Metrics = {
             "reward/mean": _mean(rewards),
             "reward/accuracy": _mean(rewards > self.success_threshold),
@@ -372,6 +361,8 @@ class Trainer:
             "rollouts/mean_length": tokens / count,
             "rollouts/truncated_share": statuses.count(RolloutStatus.TRUNCATED) / count,
             "rollouts/error_share": statuses.count(RolloutStatus.ERROR) / count,
+            "rollouts/stale_share": statuses.count(RolloutStatus.STALE) / count,
+            "rollouts/staleness": float(self.step - 1 - rolled.policy_version),
             "learner/samples": float(samples),
             "learner/trained_tokens": float(update.trained_tokens),
             "learner/loss": update.loss,
@@ -386,10 +377,10 @@ class Trainer:
             "learner/updates": float(self.policy.updates),
             "learner/learning_rate": self.policy.learning_rate,
             "seconds/step": seconds,
-            "seconds/service_share": watch.seconds.get("service", 0.0) / seconds,
+            "seconds/service_share": spent.get("service", 0.0) / seconds,
             "speed/tokens_per_second": tokens / seconds,
         }
-        metrics.update({f"seconds/{phase}": spent for phase, spent in watch.seconds.items()})
+        metrics.update({f"seconds/{phase}": used for phase, used in spent.items()})
         return metrics
 
 

@@ -6,23 +6,26 @@ from typing import Any
 
 
 class PublishedPolicies:
-    """One folder per version below `directory`; only the one in use is kept."""
+    """One folder per version below `directory`; those no longer in use are dropped."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def write(self, model: Any, version: int) -> Path:
         """Saves the model's adapters (or all its weights) as this version."""
-        target = self.directory / f"version-{version:06d}"
+        target = self.directory / f"version-{version:08d}"
         # A run that was resumed trains the same version again.
         shutil.rmtree(target, ignore_errors=True)
         model.save_pretrained(str(target))
         return target
 
-    def keep_only(self, in_use: Path) -> None:
-        """Removes the other versions: no engine reads them any more."""
+    def drop_before(self, in_use: Path | None) -> None:
+        """Removes the versions before this one: no engine reads them any more.
+
+        A newer one may be being written meanwhile.
+        """
         for folder in self.directory.glob("version-*"):
-            if folder != in_use:
+            if in_use is not None and folder.name < in_use.name:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainer_client.client import Action, Batch, Directive, ReportResult, RolloutStatus
 from trainer_client.curriculum_service import CurriculumService
-from trainer_client.judging import Judge, LocalJudge, Verdict
+from trainer_client.judging import Judge, LocalJudge, Verdict, outdated
 from trainer_client.rollouts import Completion, RolloutEngine, RolloutRequest, SamplingParams
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
@@ -86,11 +86,13 @@ def collect(
     stopwatch: Stopwatch,
     should_stop: Callable[[], bool],
     judge: Judge | None = None,
+    is_stale: Callable[[], bool] = lambda: False,
 ) -> CollectedBatch:
     """Rolls the batch out until the service wants no more of any prompt.
 
     A group is judged and reported as soon as the engine has it, and what the answer wants more of joins
     what is still being sampled: nobody waits for the slowest.
+    is_stale: whether what is judged now comes from a policy too old to be an outcome.
     Raises KeyError for a prompt that the pool does not hold.
     """
     judge = judge or LocalJudge()
@@ -129,6 +131,8 @@ def collect(
                 sampled = session.finished()
             with stopwatch.phase("verify"):
                 news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
+                if is_stale():
+                    news = [[outdated(verdict) for verdict in verdicts] for verdicts in news]
                 for one, verdicts in zip(sampled, news, strict=True):
                     groups[one.prompt_id].add(one.completions, verdicts)
             with stopwatch.phase("service"):

@@ -21,6 +21,11 @@ class Stopwatch:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def merged(self, other: "Stopwatch") -> dict[str, float]:
+        """Seconds by phase of both together."""
+        names = self.seconds | other.seconds
+        return {name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in names}
+
     def total(self) -> float:
         """Seconds since the stopwatch was made."""
         return time.perf_counter() - self._start

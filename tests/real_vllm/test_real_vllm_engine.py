@@ -35,7 +35,7 @@ from trainer_client.trainer_errors import ModelError
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 QUESTIONS = ["7+5=", "6*2=12\n7+5=", "3*3=9\n2+2=4\n8-1=", "The capital of France is"]
 # Long enough to fill blocks of the prefix cache, which is what an adapter must not find again.
-SHOTS = "".join(f"{a}+{b}={a + b}\n" for a in range(1, 7) for b in range(1, 7))
+SHOTS = "".join(f"{a}+{b}={a + b}\n" for a in range(1, 5) for b in range(1, 7))
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +91,13 @@ def gaps(model: Any, groups: list[RolloutGroup], temperature: float = 1.0) -> np
     """How far the engine's log-probs of its tokens are from the learner's, per token."""
     model.eval()
     policy = Policy(model, UpdateSettings(temperature=temperature))
+    samples = samples_of(groups)
+    with torch.no_grad():
+        expected = policy.log_probs(samples).log_probs.numpy()
     found = []
-    for sample in samples_of(groups):
-        with torch.no_grad():
-            expected = policy.log_probs([sample]).log_probs[0].numpy()
-        found.append(np.abs(np.array(sample.behaviour_log_probs) - expected))
+    for sample, row in zip(samples, expected, strict=True):
+        behaviour = np.array(sample.behaviour_log_probs)
+        found.append(np.abs(behaviour - row[: len(behaviour)]))
     return np.concatenate(found)
 
 
@@ -222,11 +224,6 @@ def test_an_update_trains_on_vllms_rollouts_with_the_engines_gap_corrected(
     assert metrics.clip_share == 0
     assert metrics.engine_gap < 1e-3
     assert metrics.importance_mean == pytest.approx(1, abs=1e-3)
-
-
-def test_a_prompt_beyond_the_models_length_is_refused(engine: VllmEngine) -> None:
-    with pytest.raises(ValueError, match="512"):
-        engine.generate([RolloutRequest("long", tuple([5] * 600), 1)], SamplingParams(), seed=0)
 
 
 def test_a_model_that_is_not_there_is_said_so(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trainer_client.rollouts.vllm_engine import VllmEngine, lora_rank_slot, prom
 from trainer_client.rounds import ReadPrompt, collect
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
-from trainer_client.trainer_errors import ModelError
+from trainer_client.trainer_errors import DataError, ModelError
 
 pytestmark = pytest.mark.torch
 SAMPLING = SamplingParams(0.7, 0.9, 5, ("\n",))
@@ -150,6 +150,12 @@ def test_an_engine_that_does_not_start_names_its_settings(made: list[FakeVllm]) 
         VllmEngine("some-model", arguments={"dtype": "float7"})
     VllmEngine("some-model", arguments={"tensor_parallel_size": 2})
     assert made[0].arguments["tensor_parallel_size"] == 2
+
+
+def test_a_prompt_without_room_for_a_completion_is_named(made: list[FakeVllm]) -> None:
+    engine = VllmEngine("some-model", max_model_tokens=2)
+    with pytest.raises(DataError, match=r"'p'.*max_model_tokens is 2"):
+        engine.generate([request("p", 1, 1)], SAMPLING, 0)
 
 
 def test_ranks_are_those_that_vllm_has() -> None:

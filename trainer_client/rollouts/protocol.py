@@ -96,7 +96,8 @@ class RolloutEngine(Protocol):
     def update_policy(self, version: int, adapter: Path | None) -> None:
         """Samples from `version` from now on.
 
-        `adapter` is a folder with LoRA weights; None where the engine shares the learner's model.
+        `adapter` is a folder with LoRA weights (transformers: or all weights); None where the engine
+        shares the learner's model.
         """
         ...
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from trainer_client.models.weights import load_weights
 from trainer_client.rollouts.batch_session import BatchSession
 from trainer_client.rollouts.protocol import (
     Completion,
@@ -60,11 +61,9 @@ class TransformersEngine:
         self._pad_id = next(iter(self._eos_ids), 0)
 
     def update_policy(self, version: int, adapter: Path | None) -> None:
-        """Loads the adapter into the model, if one is given, and notes the version."""
+        """Loads the folder's weights into the model, if one is given, and notes the version."""
         if adapter is not None:
-            from peft import load_peft_weights, set_peft_model_state_dict
-
-            set_peft_model_state_dict(self.model, load_peft_weights(str(adapter), device=str(self._device)))
+            load_weights(self.model, adapter)
         self.policy_version = version
 
     def session(self, sampling: SamplingParams, seed: int) -> RolloutSession:

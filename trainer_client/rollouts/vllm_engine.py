@@ -24,7 +24,7 @@ from trainer_client.rollouts.protocol import (
     SamplingParams,
     cut_at_stop,
 )
-from trainer_client.trainer_errors import ModelError
+from trainer_client.trainer_errors import DataError, ModelError
 
 # The ranks vLLM has kernels for; an adapter is padded to the next one.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -87,12 +87,13 @@ class VllmEngine:
         }
         try:
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**{**settings, **(arguments or {})}))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise ModelError(
                 f"rollouts.engine vllm: the engine did not start: {error}; "
                 "its own output above has the cause, rollouts.vllm_arguments its settings"
             ) from error
         self.policy_version = 0
+        self._max_model_tokens = max_model_tokens
         self._sleep = sleep
         self._asleep = False
         self._adapter: Any = None
@@ -138,7 +139,7 @@ class VllmEngine:
     def session(self, sampling: SamplingParams, seed: int) -> "VllmSession":
         """Requests that end each in its own time."""
         self.wake()
-        return VllmSession(self._engine, self._adapter, sampling, seed)
+        return VllmSession(self._engine, self._adapter, sampling, seed, self._max_model_tokens)
 
     def generate(
         self, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
@@ -155,11 +156,14 @@ class VllmEngine:
 class VllmSession:
     """Requests in flight in vLLM; a group is done when its last completion is."""
 
-    def __init__(self, engine: Any, adapter: Any, sampling: SamplingParams, seed: int) -> None:
+    def __init__(
+        self, engine: Any, adapter: Any, sampling: SamplingParams, seed: int, max_model_tokens: int
+    ) -> None:
         self._engine = engine
         self._adapter = adapter
         self._sampling = sampling
         self._seed = seed
+        self._max_model_tokens = max_model_tokens
         self._in_flight: dict[str, RolloutRequest] = {}
         self._done: list[RolloutGroup] = []
 
@@ -174,13 +178,18 @@ class VllmSession:
             self._in_flight.clear()
 
     def submit(self, requests: Sequence[RolloutRequest]) -> None:
-        """Adds requests to those that are being sampled."""
+        """Adds requests to those that are being sampled. Raises DataError for a prompt without room."""
         from vllm.inputs import tokens_input
 
         for request in requests:
             if request.n == 0:
                 self._done.append(RolloutGroup(request.prompt_id, request.prompt_token_ids, ()))
                 continue
+            if len(request.prompt_token_ids) >= self._max_model_tokens:
+                raise DataError(
+                    f"prompt {request.prompt_id!r}: its {len(request.prompt_token_ids)} tokens leave no room "
+                    f"for a completion; rollouts.max_model_tokens is {self._max_model_tokens}"
+                )
             key = f"{request.prompt_id}/{request.first}"
             self._in_flight[key] = request
             self._engine.add_request(
