@@ -26,7 +26,7 @@ from sampler_service.logs import configure_logging
 from sampler_service.metrics_exchange import MetricsExchange
 from sampler_service.replica import ReplicaHost
 from sampler_service.rpc import PortTakenError, RpcServer
-from sampler_service.rpc.metrics import CurriculumCollector
+from sampler_service.rpc.metrics import CurriculumCollector, ResidencyCollector
 
 __all__ = [
     "Service",
@@ -116,6 +116,7 @@ class Service:
         for collector in (GCCollector, PlatformCollector, ProcessCollector):
             collector(registry=self.registry)
         self.registry.register(CurriculumCollector(self.host.statistics))
+        self.registry.register(ResidencyCollector(self.host.residency))
         gather = None
         if place is not None:
             exchange = MetricsExchange(place.exchange, place.number, self.registry)

@@ -62,6 +62,11 @@ class History:
         self.last_mean_reward = 0.5
         self._explored = np.zeros(2)  # groups of the exploration floor, and how many were mixed
 
+    @property
+    def points(self) -> int:
+        """Length of the time series."""
+        return len(self._histograms)
+
     def count(self, **sums: float) -> None:
         """Adds to the sums, by name."""
         for name, value in sums.items():

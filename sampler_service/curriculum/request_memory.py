@@ -29,6 +29,11 @@ class RequestMemory:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the outcomes."""
+        return self._bytes
+
     def recall(self, request_id: str, fingerprint: bytes) -> log_pb2.Outcome | None:
         """The first outcome of this request, marked as a duplicate, or None.
 

@@ -97,6 +97,8 @@ class CurriculumReplica:
         """Held while this replica takes a snapshot: one at a time."""
         self.snapshotter_token = secrets.token_hex(8)
         self.used = time.monotonic()
+        self.called = False
+        """A call has used it, not only a listing."""
         self.gone = False
         """The curriculum was deleted: this object serves nobody any more."""
         self.stale = False
@@ -478,8 +480,20 @@ class CurriculumReplica:
         async with self.lock:
             return self._position, await asyncio.to_thread(self.state.export)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way: it is being loaded, read, written, weighed or copied."""
+        tasks = (self._flusher, self._refresher)
+        return (
+            self.lock.locked()
+            or bool(self._pending)
+            or any(task is not None and not task.done() for task in tasks)
+        )
+
     async def close(self) -> None:
         """Waits for what is under way."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         for task in (self._flusher, self._refresher):
             if task is not None and not task.done():
                 await asyncio.wait([task], timeout=10)

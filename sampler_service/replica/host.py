@@ -34,7 +34,7 @@ from sampler_service.replica.answers import complete_batch, curriculum_message, 
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.curriculum_statistics import CurriculumStatistics, statistics_of
 from sampler_service.replica.housekeeping import Housekeeping, expire_leases
-from sampler_service.replica.loaded_curricula import LoadedCurricula
+from sampler_service.replica.loaded_curricula import LoadedCurricula, Residency
 from sampler_service.replica.portability import ReceivedExport, export_chunks
 from sampler_service.replica.requests import (
     fingerprint,
@@ -57,6 +57,7 @@ _log = structlog.get_logger(__name__)
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
+_LISTED_AT_ONCE: Final = 16
 _Answer = TypeVar("_Answer")
 _NO_ROWS: Final = np.zeros(0, dtype=np.int32)
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
@@ -123,7 +124,13 @@ class ReplicaHost:
 
     # -- finding ---------------------------------------------------------------------
 
-    async def replica(self, curriculum_id: str, min_revision: str = "") -> CurriculumReplica:
+    def residency(self) -> Residency:
+        """How many curricula are in memory, and how they come and go."""
+        return self._curricula.residency()
+
+    async def replica(
+        self, curriculum_id: str, min_revision: str = "", *, browsing: bool = False
+    ) -> CurriculumReplica:
         """The replica of a curriculum, loaded, and at `min_revision` or later."""
         if min_revision:
             try:
@@ -134,14 +141,16 @@ class ReplicaHost:
                     f"min_revision = {min_revision!r} is not a revision this service gave.",
                     "min_revision",
                 ) from None
-        replica = await self._curricula.get(curriculum_id)
+        replica = await self._curricula.get(curriculum_id, browsing=browsing)
         if min_revision:
             await replica.reach(min_revision)
         return replica
 
-    async def _reading(self, curriculum_id: str, min_revision: str = "") -> CurriculumReplica:
+    async def _reading(
+        self, curriculum_id: str, min_revision: str = "", *, browsing: bool = False
+    ) -> CurriculumReplica:
         """For reads: caught up with the log, or marked stale when it is away."""
-        replica = await self.replica(curriculum_id, min_revision)
+        replica = await self.replica(curriculum_id, min_revision, browsing=browsing)
         try:
             await replica.catch_up()
         except LogUnavailableError:
@@ -156,13 +165,14 @@ class ReplicaHost:
         self, curriculum_id: str, attempt: Callable[[], Awaitable[_Answer]]
     ) -> _Answer:
         """Tries once more if the curriculum turns out to have been deleted, and perhaps created anew."""
-        replica = self._curricula.find(curriculum_id)
-        try:
+        with self._curricula.in_use(curriculum_id):
+            replica = self._curricula.find(curriculum_id)
+            try:
+                return await attempt()
+            except NotFound:
+                if replica is None or not replica.gone:
+                    raise
             return await attempt()
-        except NotFound:
-            if replica is None or not replica.gone:
-                raise
-        return await attempt()
 
     # -- curricula ----------------------------------------------------------------------
 
@@ -219,9 +229,10 @@ class ReplicaHost:
         self, request: pb.ExportCurriculumRequest
     ) -> AsyncIterator[pb.ExportCurriculumResponse]:
         """ExportCurriculum."""
-        replica = await self._reading(request.curriculum_id, request.min_revision)
-        async for piece in export_chunks(replica, request.checkpoint_id):
-            yield piece
+        with self._curricula.in_use(request.curriculum_id):
+            replica = await self._reading(request.curriculum_id, request.min_revision)
+            async for piece in export_chunks(replica, request.checkpoint_id):
+                yield piece
 
     async def get_curriculum(self, request: pb.GetCurriculumRequest) -> pb.GetCurriculumResponse:
         """GetCurriculum."""
@@ -243,15 +254,20 @@ class ReplicaHost:
             if name > request.page_token and (may_see is None or may_see(name))
         )
         response = pb.ListCurriculaResponse()
-        for name in names[:size]:
-            try:
-                replica = await self._reading(name)
-            except CurriculumError:
-                continue  # Deleted a moment ago.
-            response.curricula.append(curriculum_message(replica.state))
+        for start in range(0, min(size, len(names)), _LISTED_AT_ONCE):
+            group = names[start : min(start + _LISTED_AT_ONCE, size)]
+            response.curricula.extend(filter(None, await asyncio.gather(*map(self._listed, group))))
         if len(names) > size:
             response.next_page_token = names[size - 1]
         return response
+
+    async def _listed(self, curriculum_id: str) -> pb.Curriculum | None:
+        """One line of a list; none if it was deleted a moment ago."""
+        try:
+            replica = await self._reading(curriculum_id, browsing=True)
+        except CurriculumError:
+            return None
+        return curriculum_message(replica.state)
 
     async def update_curriculum(self, request: pb.UpdateCurriculumRequest) -> pb.UpdateCurriculumResponse:
         """UpdateCurriculum."""
@@ -351,6 +367,7 @@ class ReplicaHost:
                 response.revision = outcome.revision
                 response.duplicate &= outcome.duplicate
             response.total = replica.state.table.size
+            await self._curricula.weigh(replica)
         if number == 0:
             raise InvalidArgument("MISSING_FIELD", "The stream ended without a chunk.", "curriculum_id")
         if not response.revision:
@@ -502,11 +519,12 @@ class ReplicaHost:
             fingerprint=fingerprint(request),
             checkpoint_created=log_pb2.CheckpointCreated(checkpoint_id=request.checkpoint_id),
         )
-        replica = await self._reading(request.curriculum_id)
-        outcome = replica.machine.recall(event)
-        if outcome is None:
-            replica.machine.check(event)
-            outcome = await create_checkpoint(replica, event)
+        with self._curricula.in_use(request.curriculum_id):
+            replica = await self._reading(request.curriculum_id)
+            outcome = replica.machine.recall(event)
+            if outcome is None:
+                replica.machine.check(event)
+                outcome = await create_checkpoint(replica, event)
         return pb.CreateCheckpointResponse(revision=outcome.revision, duplicate=outcome.duplicate)
 
     async def restore_checkpoint(self, request: pb.RestoreCheckpointRequest) -> pb.RestoreCheckpointResponse:
@@ -548,8 +566,9 @@ class ReplicaHost:
 
     async def list_prompt_states(self, request: pb.ListPromptStatesRequest) -> pb.ListPromptStatesResponse:
         """ListPromptStates."""
-        replica = await self._reading(request.curriculum_id, request.min_revision)
-        return await asyncio.to_thread(reading.prompt_states, replica.state, request)
+        with self._curricula.in_use(request.curriculum_id):
+            replica = await self._reading(request.curriculum_id, request.min_revision)
+            return await asyncio.to_thread(reading.prompt_states, replica.state, request)
 
     async def get_summary(self, request: pb.GetSummaryRequest) -> pb.GetSummaryResponse:
         """GetSummary."""

@@ -59,7 +59,10 @@ class Housekeeping:
                     _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
                 except Exception:
                     _log.exception("housekeeping failed", curriculum_id=replica.curriculum_id)
-            await self._curricula.let_go_of_idle()
+            try:
+                await self._curricula.tidy()
+            except Exception:
+                _log.exception("freeing memory failed")
 
     def _snapshot_if_due(self, replica: CurriculumReplica) -> None:
         running = self._snapshots.get(replica.curriculum_id)

@@ -18,10 +18,11 @@ class ReplicaSettings(BaseModel):
     """Bytes of events after which a snapshot is taken."""
     snapshot_lock_seconds: float = Field(default=120.0, gt=0)
     """How long a snapshotter that died keeps others from taking over."""
-    max_table_bytes: int = Field(default=8 * 2**30, ge=2**20)
-    """Memory for prompt tables; beyond it curricula idle the longest are let go, to be loaded again on demand."""
-    idle_seconds: float = Field(default=300.0, ge=0)
-    """A curriculum used within this time is never let go."""
+    max_memory_bytes: int = Field(default=8 * 2**30, ge=2**20)
+    """Memory for curricula, estimated; beyond it those used the longest ago are let go, to be loaded again on
+    demand."""
+    idle_seconds: float = Field(default=900.0, gt=0)
+    """A curriculum that no call has used for this long, and that has no batch out, is let go."""
     tick_seconds: float = Field(default=1.0, gt=0)
     """How often leases are checked for expiry, and housekeeping is done."""
     max_lag_seconds: float = Field(default=10.0, gt=0)

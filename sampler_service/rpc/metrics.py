@@ -9,9 +9,9 @@ from typing import NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sampler_service.replica import CurriculumStatistics
+from sampler_service.replica import CurriculumStatistics, Residency
 
-__all__ = ["OTHERS", "CurriculumCollector"]
+__all__ = ["OTHERS", "CurriculumCollector", "ResidencyCollector"]
 
 OTHERS = "(others)"
 """Label of all curricula beyond the limit together."""
@@ -118,6 +118,32 @@ class CurriculumCollector(Collector):
             if known:
                 family.add_metric([label], max(known))
         return family
+
+
+class ResidencyCollector(Collector):
+    """Which share of the curricula is in memory, and how often that changes."""
+
+    def __init__(self, residency: Callable[[], Residency]) -> None:
+        self._residency = residency
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask the host."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """All families."""
+        figures = self._residency()
+        yield GaugeMetricFamily("curricula_loaded", "Curricula in memory.", value=figures.loaded)
+        yield GaugeMetricFamily(
+            "curricula_memory_bytes", "Memory of the loaded curricula, estimated.", value=figures.memory_bytes
+        )
+        yield CounterMetricFamily("curricula_loads", "Curricula loaded into memory.", value=figures.loads)
+        evicted = CounterMetricFamily(
+            "curricula_evictions", "Curricula let go: idle, or for lack of memory.", labels=["reason"]
+        )
+        evicted.add_metric(["idle"], figures.evicted_idle)
+        evicted.add_metric(["memory"], figures.evicted_for_memory)
+        yield evicted
 
 
 def _count(name: str) -> Callable[[CurriculumStatistics], float]:

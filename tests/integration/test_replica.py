@@ -368,18 +368,6 @@ async def test_one_round_of_appends_serves_many_concurrent_writers(log_client: L
     assert sum(answer.accepted for answer in answers) == 256 * 8
 
 
-async def test_curricula_idle_the_longest_make_room_and_come_back(log_client: LogClient) -> None:
-    settings = ReplicaSettings(tick_seconds=0.05, max_table_bytes=2**20, idle_seconds=0.0)
-    host = ReplicaHost(log_client, settings, seed=1)
-    await create(host, prompts=20_000)
-    revision, before = await digest(host)
-    await host.start()
-    await asyncio.sleep(0.5)
-    assert not host.statistics()
-    await host.close()
-    assert await digest(host) == (revision, before)
-
-
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
     with running_server(valkey_binary()) as server:
