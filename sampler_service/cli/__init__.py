@@ -1,4 +1,4 @@
-"""The command line: `serve | config | healthcheck | inspect | export | import | curricula | tokens`.
+"""The command line: `serve | config | healthcheck | top | inspect | export | import | curricula | tokens`.
 
 What only `serve` needs is imported when it runs, so that `healthcheck` stays quick.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sampler_service import __version__
-from sampler_service.cli import curricula, files, health, prompts, serving, tokens
+from sampler_service.cli import curricula, files, health, prompts, serving, tokens, top
 from sampler_service.cli.connection import Connection, choose
 
 __all__ = ["app", "main"]
@@ -103,6 +103,7 @@ def _options(
 app.command("serve")(serving.serve)
 app.command("config")(serving.show_config)
 app.command("healthcheck")(health.healthcheck)
+app.command("top")(top.top)
 app.command("inspect")(prompts.inspect)
 app.command("export")(files.export_curriculum)
 app.command("import")(files.import_curriculum)

@@ -21,14 +21,22 @@ from sampler_service.cli.calls import (
     print_json,
     service,
 )
+from sampler_service.cli.completion import complete_curriculum, complete_preset
 from sampler_service.cli.strategy_text import read_strategy
 
 __all__ = ["app"]
 
 app = typer.Typer(help="List, read, create, change and delete curricula.", no_args_is_help=True)
 
-_Id = Annotated[str, typer.Argument(metavar="CURRICULUM", help="Id of the curriculum.")]
-_Preset = Annotated[str, typer.Option(help="Named strategy; the service's default is frontier.")]
+_NewId = Annotated[str, typer.Argument(metavar="CURRICULUM", help="Id of the curriculum.")]
+_Id = Annotated[
+    str,
+    typer.Argument(metavar="CURRICULUM", help="Id of the curriculum.", autocompletion=complete_curriculum),
+]
+_Preset = Annotated[
+    str,
+    typer.Option(help="Named strategy; the service's default is frontier.", autocompletion=complete_preset),
+]
 _Strategy = Annotated[
     str, typer.Option(help="YAML or JSON file with parts of the strategy, or JSON: '{\"exploration\": 0.2}'.")
 ]
@@ -74,7 +82,7 @@ def get(
 
 @app.command("create")
 def create(
-    curriculum: _Id,
+    curriculum: _NewId,
     preset: _Preset = "",
     strategy: _Strategy = "",
     target: TargetOption = DEFAULT_TARGET,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.cli.calls import DEFAULT_TARGET, JsonOption, TargetOption, console, print_json, service
+from sampler_service.cli.completion import complete_curriculum
 
 __all__ = ["export_curriculum", "import_curriculum"]
 
@@ -19,11 +21,17 @@ _Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that all of 
 
 
 def export_curriculum(
-    curriculum: Annotated[str, typer.Argument(metavar="CURRICULUM", help="Id of the curriculum.")],
+    curriculum: Annotated[
+        str,
+        typer.Argument(
+            metavar="CURRICULUM", help="Id of the curriculum.", autocompletion=complete_curriculum
+        ),
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.")],
     checkpoint: Annotated[str, typer.Option(help="A kept state instead of the present one.")] = "",
     target: TargetOption = DEFAULT_TARGET,
     timeout: _Timeout = 600.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a curriculum to one Parquet file: a row per prompt, and all that `import` needs to go on.
 
@@ -44,6 +52,10 @@ def export_curriculum(
         raise typer.Exit(1) from None
     finally:
         part.unlink(missing_ok=True)
+    if as_json:
+        said = {"curriculum_id": curriculum, "revision": revision, "file": str(file), "bytes": size}
+        typer.echo(json.dumps(said, ensure_ascii=False))
+        return
     console.print(f"Exported {curriculum} at {revision} to {file}, {size:,} bytes.", markup=False)
 
 

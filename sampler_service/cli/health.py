@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import urllib.request
 from typing import Annotated
@@ -10,7 +11,7 @@ import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sampler_service.cli.calls import DEFAULT_TARGET, TargetOption, TimeoutOption
+from sampler_service.cli.calls import DEFAULT_TARGET, JsonOption, TargetOption, TimeoutOption
 from sampler_service.cli.connection import open_channel
 
 __all__ = ["healthcheck"]
@@ -25,11 +26,19 @@ def healthcheck(
             help="Ask /readyz at this http:// or https:// address instead; its certificate is not verified."
         ),
     ] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Exit with 0 if the service answers SERVING, else with 1."""
-    if http:
-        _ask_http(http, timeout)
-        return
+    status, detail = _ask_http(http, timeout) if http else _ask_grpc(target, timeout)
+    if as_json:
+        typer.echo(json.dumps({"status": status, "detail": detail}))
+    else:
+        typer.echo(detail or status, err=status != "SERVING")
+    if status != "SERVING":
+        raise typer.Exit(1)
+
+
+def _ask_grpc(target: str, timeout: float) -> tuple[str, str]:
     with open_channel(target) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
@@ -37,15 +46,11 @@ def healthcheck(
             )
         except grpc.RpcError as error:
             code = error.code().name if isinstance(error, grpc.Call) else str(error)
-            typer.echo(f"not reachable at {target}: {code}", err=True)
-            raise typer.Exit(1) from None
-    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    typer.echo(name, err=name != "SERVING")
-    if name != "SERVING":
-        raise typer.Exit(1)
+            return "UNREACHABLE", f"not reachable at {target}: {code}"
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status), ""
 
 
-def _ask_http(address: str, timeout_seconds: float) -> None:
+def _ask_http(address: str, timeout_seconds: float) -> tuple[str, str]:
     """A probe asks whether somebody answers, not who: nothing secret is sent."""
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
@@ -54,7 +59,6 @@ def _ask_http(address: str, timeout_seconds: float) -> None:
         with urllib.request.urlopen(
             f"{address.rstrip('/')}/readyz", timeout=timeout_seconds, context=unverified
         ):
-            typer.echo("SERVING")
+            return "SERVING", ""
     except (OSError, ValueError) as error:
-        typer.echo(f"not ready at {address}: {error}", err=True)
-        raise typer.Exit(1) from None
+        return "UNREACHABLE", f"not ready at {address}: {error}"

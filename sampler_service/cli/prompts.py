@@ -17,12 +17,15 @@ from sampler_service.cli.calls import (
     console,
     service,
 )
+from sampler_service.cli.completion import complete_curriculum
 
 __all__ = ["inspect"]
 
 
 def inspect(
-    curriculum: Annotated[str, typer.Argument(help="Id of the curriculum.")],
+    curriculum: Annotated[
+        str, typer.Argument(help="Id of the curriculum.", autocompletion=complete_curriculum)
+    ],
     prompt: Annotated[str, typer.Argument(help="Id of the prompt.")],
     target: TargetOption = DEFAULT_TARGET,
     timeout: TimeoutOption = 10.0,

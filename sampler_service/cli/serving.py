@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
+
+from sampler_service.cli.calls import JsonOption
 
 if TYPE_CHECKING:
     from sampler_service.config import ServiceConfig
@@ -143,9 +147,12 @@ def show_config(
     worker_ports: _WorkerPorts = None,
     drain_seconds: _DrainSeconds = None,
     config: _File = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the configuration that `serve` would use with the same options, as YAML, secrets masked."""
-    typer.echo(_load(locals()).to_yaml(), nl=False)
+    given = {name: value for name, value in locals().items() if name != "as_json"}
+    text = _load(given).to_yaml()
+    typer.echo(json.dumps(yaml.safe_load(text), indent=2) if as_json else text, nl=as_json)
 
 
 def _load(given: dict[str, Any]) -> ServiceConfig:

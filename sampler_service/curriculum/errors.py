@@ -82,7 +82,7 @@ class FailedPrecondition(CurriculumError, RuntimeError):
 
 
 class Aborted(CurriculumError, RuntimeError):
-    """Somebody else was faster; the same request may succeed when sent again."""
+    """Somebody else was faster: the same request may succeed when sent again, unless it names an etag."""
 
     code = 10
 

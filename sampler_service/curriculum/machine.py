@@ -16,6 +16,7 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum import grants, iterations, reports
 from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
+    Aborted,
     AlreadyExists,
     CurriculumError,
     FailedPrecondition,
@@ -269,7 +270,7 @@ def _advance(machine: CurriculumMachine, event: log_pb2.PolicyAdvanced) -> log_p
 
 def _check_strategy(state: CurriculumState, event: log_pb2.StrategyUpdated) -> None:
     if event.etag and event.etag != state.etag:
-        raise FailedPrecondition(
+        raise Aborted(
             "ETAG_MISMATCH",
             f"etag = {event.etag!r}, but the strategy in force has {state.etag!r}: "
             "somebody changed it. Read it again (GetCurriculum) and decide anew.",

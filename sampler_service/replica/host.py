@@ -296,7 +296,7 @@ class ReplicaHost:
         require_request_id(request.request_id)
         replica = await self._reading(request.curriculum_id)
         if request.etag and request.etag != replica.state.etag:
-            raise FailedPrecondition(
+            raise Aborted(
                 "ETAG_MISMATCH",
                 f"etag = {request.etag!r}, but the strategy in force has {replica.state.etag!r}."
                 " Read it again (GetCurriculum) and decide anew.",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from typer.testing import CliRunner, Result
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.cli import app
+from sampler_service.cli.completion import complete_curriculum
 from tests.rpc_calls import new_id, report
-from tests.service_process import ServiceProcess, service_process
+from tests.service_process import ROOT, ServiceProcess, service_process
 
 Command = Callable[..., Result]
 
@@ -58,7 +62,7 @@ def test_the_life_of_a_curriculum(cli: Command, tmp_path: Path) -> None:
     assert changed.exit_code == 0
     assert "uniform-grpo" in changed.output
     stale = cli("curricula", "update", "life", "--preset", "cures", "--etag", made["etag"])
-    assert "FAILED_PRECONDITION ETAG_MISMATCH in etag" in stale.stderr
+    assert "ABORTED ETAG_MISMATCH in etag" in stale.stderr
 
     assert "uniform-grpo" in cli("curricula", "list").output
     listed = json.loads(cli("curricula", "list", "--json").output)
@@ -96,6 +100,58 @@ def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProc
     unknown = cli("inspect", "seen", "nobody")
     assert unknown.exit_code == 1
     assert "PROMPT_NOT_FOUND" in unknown.stderr
+
+
+def test_top_shows_all_curricula_or_one_and_speaks_json(cli: Command, real: ServiceProcess) -> None:
+    with grpc.insecure_channel(real.target) as channel:
+        stub = CurriculumServiceStub(channel)
+        for name in ("watched", "idle"):
+            stub.CreateCurriculum(pb.CreateCurriculumRequest(request_id=new_id(), curriculum_id=name))
+        chunk = pb.AddPromptsRequest(curriculum_id="watched", request_id=new_id(), prompt_ids=["a", "b"])
+        stub.AddPrompts(iter([chunk]))
+        stub.ReportRollouts(report(["a", "b"], [[1, 0, 1], [0, 0]], curriculum_id="watched"))
+        stub.NextBatch(
+            pb.NextBatchRequest(
+                curriculum_id="watched", request_id=new_id(), batch_size=1, trainer_id="trainer-of-top"
+            )
+        )
+    everything = json.loads(cli("top", "--once", "--json").output)
+    (one,) = [row for row in everything["curricula"] if row["curriculum_id"] == "watched"]
+    assert (one["prompts"], one["rollouts_spent"], one["live_leases"]) == (2, 5, 1)
+    assert one["effective_prompt_ratio"] == 0.5
+    assert one["rollouts_per_second"] is None
+    (idle,) = json.loads(cli("top", "idle", "--once", "--json").output)["curricula"]
+    assert idle["effective_prompt_ratio"] is None
+
+    table = cli("top", "--once").output
+    assert "watched" in table
+    assert "50%" in table
+    shown = cli("top", "watched", "--once").output
+    assert "trainer-of-top" in shown
+    assert "0.60 to 0.70" in shown
+    missing = cli("top", "nobody", "--once")
+    assert (missing.exit_code, "CURRICULUM_NOT_FOUND" in missing.stderr) == (1, True)
+
+
+def test_top_watches_until_it_is_interrupted_and_gives_rates(real: ServiceProcess) -> None:
+    command = [sys.executable, "-m", "sampler_service", "top", "--json", "--interval", "0.2"]
+    command += ["--target", real.target]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    rates = [row["rollouts_per_second"] for line in lines[1:] for row in line["curricula"]]
+    assert rates
+    assert all(rate == 0.0 for rate in rates)
+
+
+def test_the_shell_is_offered_the_services_curricula(cli: Command, monkeypatch, real: ServiceProcess) -> None:
+    assert cli("curricula", "create", "offered-one").exit_code == 0
+    monkeypatch.setenv("SAMPLER_TARGET", real.target)
+    assert complete_curriculum("offered") == ["offered-one"]
+    monkeypatch.setenv("SAMPLER_TARGET", "127.0.0.1:1")
+    assert complete_curriculum("offered") == []
 
 
 def test_an_unknown_preset_is_said_in_one_line(cli: Command) -> None:

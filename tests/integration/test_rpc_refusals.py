@@ -120,7 +120,7 @@ async def test_a_stale_etag_is_refused(service: RunningService) -> None:
         request_id=new_id(), curriculum_id="math", strategy=pb.Strategy(preset="cures"), etag="old"
     )
     assert (await refused(service.stub.UpdateCurriculum(request))).said == (
-        "FAILED_PRECONDITION",
+        "ABORTED",
         "ETAG_MISMATCH",
         "etag",
     )

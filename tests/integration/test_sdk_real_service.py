@@ -18,7 +18,12 @@ from trainer_client.client import (
     Health,
     Report,
 )
-from trainer_client.exceptions import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from trainer_client.exceptions import (
+    AbortedError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,13 @@ def test_refusals_arrive_as_the_sdks_errors(real: ServiceProcess) -> None:
         assert wrong.value.reason == "UNKNOWN_PRESET"
         with pytest.raises(NotFoundError):
             client.next_batch("nobody", batch_size=4)
+        for change in (
+            lambda: client.update_curriculum("refusals", "cures", etag="of a strategy that is gone"),
+            lambda: client.delete_curriculum("refusals", etag="of a strategy that is gone"),
+        ):
+            with pytest.raises(AbortedError) as stale:
+                change()
+            assert stale.value.reason == "ETAG_MISMATCH"
 
 
 def test_streamed_reports_count_once_each(real: ServiceProcess) -> None:

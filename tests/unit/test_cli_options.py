@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -63,7 +66,52 @@ def test_serve_and_config_take_the_same_options() -> None:
         name: {option for parameter in commands[name].params for option in parameter.opts}
         for name in ("serve", "config")
     }
-    assert names["serve"] == names["config"]
+    assert names["serve"] == names["config"] - {"--json"}
+
+
+def test_every_command_but_serve_speaks_json() -> None:
+    def leaves(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        children = getattr(command, "commands", None)
+        if children is None:
+            yield path, command
+        for name, child in (children or {}).items():
+            yield from leaves(child, f"{path} {name}".strip())
+
+    found = dict(leaves(typer.main.get_command(app)))
+    assert len(found) >= 14
+    for name, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert ("--json" in options) == (name != "serve"), name
+
+
+def test_config_and_healthcheck_speak_json() -> None:
+    shown = json.loads(runner.invoke(app, ["config", "--grpc-port", "7", "--json"]).output)
+    assert shown["grpc_port"] == 7
+    asked = runner.invoke(app, ["healthcheck", "--target", "127.0.0.1:1", "--json"])
+    assert (asked.exit_code, json.loads(asked.output)["status"]) == (1, "UNREACHABLE")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_presets(shell: str) -> None:
+    def offered(words: str) -> str:
+        environment = {
+            "PATH": "/usr/bin",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+            "_SAMPLER_SERVICE_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+            "_TYPER_COMPLETE_ARGS": words,
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        }
+        code = "from sampler_service.cli import app; app(prog_name='sampler-service')"
+        ended = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        return ended.stdout
+
+    assert "curricula" in offered("sampler-service cur")
+    assert "healthcheck" not in offered("sampler-service cur")
+    assert "reinforce-ada-pos" in offered("sampler-service curricula create x --preset rein")
 
 
 def test_no_service_is_one_line_and_exit_code_1() -> None:

@@ -438,7 +438,7 @@ class UpdateCurriculumRequest(_message.Message):
     request_id: _builtins.str
     curriculum_id: _builtins.str
     etag: _builtins.str
-    """When given, the update is refused if the strategy has changed since."""
+    """When given, the update is ABORTED if the strategy has changed since."""
     @_builtins.property
     def strategy(self) -> Global___Strategy: ...
     def __init__(
@@ -490,7 +490,7 @@ class DeleteCurriculumRequest(_message.Message):
     request_id: _builtins.str
     curriculum_id: _builtins.str
     etag: _builtins.str
-    """When given, the deletion is refused if the strategy has changed since."""
+    """When given, the deletion is ABORTED if the strategy has changed since."""
     def __init__(
         self,
         *,

@@ -1,0 +1,95 @@
+"""`top`: all curricula, or one, as they change."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.live import Live
+
+from curriculum.v1 import curriculum_pb2 as pb
+from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
+from sampler_service.cli.calls import (
+    DEFAULT_TARGET,
+    JsonOption,
+    TargetOption,
+    TimeoutOption,
+    console,
+    service,
+)
+from sampler_service.cli.completion import complete_curriculum
+from sampler_service.cli.top_view import Sample, details, overview, plain
+
+__all__ = ["top"]
+
+_BINS = 10
+
+
+def top(
+    curriculum: Annotated[
+        str,
+        typer.Argument(
+            help="Id of one curriculum; without it all are shown.", autocompletion=complete_curriculum
+        ),
+    ] = "",
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    target: TargetOption = DEFAULT_TARGET,
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch curricula: rates, mixed groups, leases; of one also difficulty and calibration. Ctrl-C ends it.
+
+    With --json a line per look. Rates are of the time between two looks.
+    """
+    with service(target) as stub:
+        samples = _samples(stub, curriculum, interval, timeout)
+        if once or as_json:
+            for sample, before in samples:
+                if as_json:
+                    typer.echo(json.dumps(plain(sample, before), ensure_ascii=False))
+                else:
+                    console.print(_view(sample, before, curriculum))
+                if once:
+                    return
+        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            for sample, before in samples:
+                live.update(_view(sample, before, curriculum), refresh=True)
+
+
+def _view(sample: Sample, before: Sample | None, curriculum: str) -> RenderableType:
+    return details(sample, before) if curriculum else overview(sample, before)
+
+
+def _samples(
+    stub: CurriculumServiceStub, curriculum: str, interval_seconds: float, timeout_seconds: float
+) -> Iterator[tuple[Sample, Sample | None]]:
+    """Each look with the one before it, for as long as somebody asks for them."""
+    before: Sample | None = None
+    while True:
+        names = [curriculum] if curriculum else _names(stub, timeout_seconds)
+        summaries = [
+            stub.GetSummary(
+                pb.GetSummaryRequest(curriculum_id=name, bins=_BINS), timeout=timeout_seconds
+            ).summary
+            for name in names
+        ]
+        sample = Sample(time.monotonic(), summaries)
+        yield sample, before
+        before = sample
+        time.sleep(interval_seconds)
+
+
+def _names(stub: CurriculumServiceStub, timeout_seconds: float) -> list[str]:
+    names: list[str] = []
+    page_token = ""
+    while True:
+        page = stub.ListCurricula(pb.ListCurriculaRequest(page_token=page_token), timeout=timeout_seconds)
+        names += [one.curriculum_id for one in page.curricula]
+        page_token = page.next_page_token
+        if not page_token:
+            return names
