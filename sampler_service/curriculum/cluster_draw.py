@@ -11,7 +11,7 @@ from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
 
-__all__ = ["cluster_counts", "draw_by_cluster"]
+__all__ = ["best_by_cluster", "cluster_counts", "draw_by_cluster"]
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +60,25 @@ def draw_by_cluster(
     if not rows:
         return Draw(np.zeros(0, dtype=np.int64), np.zeros(0))
     return Draw(np.concatenate(rows), np.concatenate(odds))
+
+
+def best_by_cluster(
+    state: CurriculumState,
+    candidates: NDArray[Any],
+    scores: Floats,
+    count: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Places of the best `count` candidates, so many of each cluster as its share says; best first."""
+    groups, counts, _ = cluster_counts(state, candidates, count, rng)
+    order = np.argsort(-scores, kind="stable")
+    ranked = groups[order]
+    chosen = np.concatenate(
+        [np.flatnonzero(ranked == group)[: counts[group]] for group in np.flatnonzero(counts).tolist()]
+        or [np.zeros(0, dtype=np.int64)]
+    )
+    best: NDArray[np.int64] = order[np.sort(chosen)]
+    return best
 
 
 def _within(sizes_K: NDArray[Any], shares_K: Floats, count: int) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from sampler_service.curriculum.cluster_sources import KMeansLabels
 from sampler_service.curriculum.errors import FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.parts import Part
 
@@ -85,7 +86,7 @@ def missing_columns(strategy: Strategy, state: CurriculumState) -> list[tuple[st
             f"{field} = {_name(part)!r} works from {' or '.join(part.needs)}, and no prompt has any",
         )
         for field, part in _parts(strategy)
-        if part.needs and not any(_has(state, name) for name in part.needs)
+        if part.needs and not any(_has(strategy, state, name) for name in part.needs)
     ]
 
 
@@ -104,11 +105,12 @@ def check_pool(strategy: Strategy, state: CurriculumState) -> None:
         )
 
 
-def _has(state: CurriculumState, name: str) -> bool:
+def _has(strategy: Strategy, state: CurriculumState, name: str) -> bool:
     if name == "embeddings":
         return state.table.embedding_dim > 0
     if name == "clusters":
-        return bool(state.cluster_names)
+        found = isinstance(strategy.cluster_source, KMeansLabels) and state.table.embedding_dim > 0
+        return bool(state.cluster_names) or found
     return state.table.has(_RATE_COLUMNS[name])
 
 
@@ -117,6 +119,7 @@ def _parts(strategy: Strategy) -> Iterator[tuple[str, Part]]:
     yield "strategy.proposal", strategy.proposal
     yield "strategy.quota", strategy.quota
     yield "strategy.stopping", strategy.stopping
+    yield "strategy.cluster_source", strategy.cluster_source
     if strategy.clusters is not None:
         yield "strategy.clusters", strategy.clusters
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum import grants, iterations, reports
+from sampler_service.curriculum import clustering, grants, iterations, reports
 from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
     Aborted,
@@ -290,6 +290,8 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
         state.proposal_memory = {}
     if state.strategy.clusters != before.clusters:
         state.cluster_memory = {}
+    if state.strategy.cluster_source != before.cluster_source:
+        state.clustering_memory = {}
     if state.strategy.iterations != before.iterations:
         state.iteration_memory = {}
         state.due.remove_source(COLD_START)
@@ -437,6 +439,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "rollouts_reported": reports.check,
     "batch_released": _check_release,
     "policy_advanced": _check_advance,
+    "clusters_assigned": clustering.check,
     "checkpoint_created": _check_checkpoint,
     "checkpoint_restored": _check_known_checkpoint,
     "checkpoint_deleted": _check_known_checkpoint,
@@ -449,6 +452,7 @@ _APPLIERS: Final[dict[str, Apply]] = {
     "batch_released": _release,
     "leases_expired": _expire,
     "policy_advanced": _advance,
+    "clusters_assigned": clustering.apply,
     "checkpoint_created": _create_checkpoint,
     "checkpoint_restored": _restored,
     "checkpoint_deleted": _delete_checkpoint,

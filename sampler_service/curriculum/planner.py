@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler_service.curriculum.allotment import allot
-from sampler_service.curriculum.cluster_draw import draw_by_cluster
+from sampler_service.curriculum.cluster_draw import best_by_cluster, draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.due_phase import DuePhase, due_phase
 from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
@@ -492,6 +492,9 @@ class BatchPlanner:
         count = min(count, len(candidates))
         if count == 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0)
+        if self._by_cluster:
+            best = best_by_cluster(self._state, candidates, scores, count, self._rng)
+            return candidates[best], np.ones(len(best))
         best = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(count)
         best = best[np.argsort(-scores[best], kind="stable")]
         # The best scores are taken for sure: the probability is that of being a candidate.
@@ -500,9 +503,13 @@ class BatchPlanner:
 
     def _draw_weighted(self, pool: WeightedPool, count: int, excluded: NDArray[Any]) -> Draw:
         """From the whole pool, or so many from each cluster as its share of the batch says."""
-        if self._state.strategy.clusters is None or not self._state.cluster_names:
+        if not self._by_cluster:
             return pool.draw(count, self._rng, excluded)
         return draw_by_cluster(self._state, pool, count, excluded, self._rng)
+
+    @property
+    def _by_cluster(self) -> bool:
+        return self._state.strategy.clusters is not None and bool(self._state.cluster_names)
 
     def _score(self, proposal: ScoredProposal, candidates: NDArray[Any]) -> NDArray[np.float64]:
         state = self._state

@@ -23,7 +23,7 @@ __all__ = ["CurriculumState"]
 
 Rows = NDArray[Any] | slice
 
-_MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory", "iteration_memory")
+_MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory", "iteration_memory", "clustering_memory")
 
 
 class CurriculumState:
@@ -59,6 +59,8 @@ class CurriculumState:
         """State of the proposal."""
         self.cluster_memory: dict[str, NDArray[Any]] = {}
         """State of the arm over clusters."""
+        self.clustering_memory: dict[str, NDArray[Any]] = {}
+        """Centres of the clusters that the service found, and how far it has labelled."""
         self.iteration_memory: dict[str, NDArray[Any]] = {}
         """Where the present iteration stands."""
         self.due = DueBook()

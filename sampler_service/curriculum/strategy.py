@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sampler_service.curriculum.cluster_sources import CLUSTER_SOURCES, ClusterSource
 from sampler_service.curriculum.clusters import CLUSTERS, ClusterShares
 from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
@@ -83,6 +84,8 @@ class Strategy(BaseModel):
     """When a prompt has had enough."""
     clusters: ClusterShares | None = None
     """How groups of prompts share a batch; None: they are not told apart."""
+    cluster_source: ClusterSource = CLUSTER_SOURCES["labels"]()
+    """Where the labels of prompts come from."""
     iterations: Iterations | None = None
     """Disjoint subsets of the pool, one after the other; None: the whole pool, always."""
     equal_quotas: bool = False
@@ -100,9 +103,10 @@ class Strategy(BaseModel):
         "proposal": PROPOSALS,
         "quota": QUOTAS,
         "stopping": STOPPINGS,
+        "cluster_source": CLUSTER_SOURCES,
     }
 
-    @field_validator("proposal", "quota", "stopping", mode="before")
+    @field_validator("proposal", "quota", "stopping", "cluster_source", mode="before")
     @classmethod
     def _parse_part(cls, value: object, info: Any) -> object:
         return cls.PARTS[info.field_name].parse(value, f"strategy.{info.field_name}")

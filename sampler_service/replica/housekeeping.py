@@ -1,4 +1,4 @@
-"""What nobody asks for: leases expire, snapshots are taken, memory is freed."""
+"""What nobody asks for: leases expire, prompts are clustered, snapshots are taken, memory is freed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import uuid
 import structlog
 
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum import clustering
 from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.log import LogError
 from sampler_service.replica.curriculum_replica import CurriculumReplica
@@ -16,7 +17,7 @@ from sampler_service.replica.loaded_curricula import LoadedCurricula
 from sampler_service.replica.settings import ReplicaSettings
 from sampler_service.replica.snapshotting import take_snapshot
 
-__all__ = ["Housekeeping", "expire_leases"]
+__all__ = ["Housekeeping", "cluster_prompts", "expire_leases"]
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class Housekeeping:
                         self._curricula.drop(replica)
                         continue
                     await expire_leases(replica)
+                    await cluster_prompts(replica)
                     self._snapshot_if_due(replica)
                 except (LogError, CurriculumError) as error:
                     _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
@@ -74,6 +76,22 @@ class Housekeeping:
                 _log.warning("snapshot failed", curriculum_id=replica.curriculum_id, why=str(error))
         if replica.wants_snapshot:
             self._snapshots[replica.curriculum_id] = asyncio.create_task(take_snapshot(replica))
+
+
+async def cluster_prompts(replica: CurriculumReplica) -> None:
+    """Writes the events that label prompts by k-means, if any wait for it. Computed in a thread."""
+    state = replica.state
+    if not clustering.is_due(state):
+        return
+    name = clustering.clustering_id(state)
+    events = await asyncio.to_thread(lambda: list(clustering.clustering_events(state)))
+    for number, event in enumerate(events):
+        if replica.state is not state:
+            return  # Restored meanwhile: the rows may be others.
+        # Several replicas may do this at once: under one id the first counts, and they agree on the rest.
+        await replica.commit(
+            log_pb2.Event(request_id=f"{name}/{number}", fingerprint=b"k-means", clusters_assigned=event)
+        )
 
 
 async def expire_leases(replica: CurriculumReplica) -> None:

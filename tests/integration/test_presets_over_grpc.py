@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +157,30 @@ def test_a_reference_set_is_served_as_ordinary_batches(process: ServiceProcess) 
             client.report(batch, rewards=[[float(i % 2) for i in range(n)] for n in batch.quotas])
             client.advance_policy("referred", step + 1)
     assert marked == [0, 12, 12, 0, 0, 12, 12, 0, 0, 12, 12, 0]
+
+
+def test_prompts_without_labels_are_clustered_by_their_embeddings(process: ServiceProcess) -> None:
+    strategy = {"preset": "uniform-grpo", "clusters": "thompson", "cluster_source": {"k_means": {"k": 4}}}
+    vectors = np.repeat(np.eye(4, dtype=np.float32), 50, axis=0)
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("clustered", {**strategy, "clusters": {"thompson": {}}})
+        client.add_prompts("clustered", [f"p{i}" for i in range(200)], embeddings=vectors)
+        deadline = time.monotonic() + 30
+        while len(clusters := client.summary("clustered").clusters) < 4 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert [(c.cluster, c.prompts) for c in clusters] == [(f"k-means-{i}", 50) for i in range(4)]
+        for step in range(20):
+            batch = client.next_batch("clustered", batch_size=16, rollout_budget=128, policy_version=step)
+            client.report(batch, rewards=[[float(i % 2) for i in range(n)] for n in batch.quotas])
+
+
+def test_labels_joined_from_columns_are_clusters(process: ServiceProcess) -> None:
+    with CurriculumClient(process.target) as client:
+        client.create_curriculum("joined", "doremi")
+        client.add_prompts(
+            "joined",
+            [f"p{i}" for i in range(12)],
+            clusters={"type": ["algebra", "geometry"] * 6, "level": [1, 1, 2] * 4},
+        )
+        clusters = client.summary("joined").clusters
+    assert {c.cluster for c in clusters} == {"algebra_1", "algebra_2", "geometry_1", "geometry_2"}

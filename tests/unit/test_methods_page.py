@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sampler_service.curriculum.cluster_sources import CLUSTER_SOURCES
 from sampler_service.curriculum.clusters import CLUSTERS
 from sampler_service.curriculum.decays import DECAYS
 from sampler_service.curriculum.presets import PRESETS
@@ -23,6 +24,7 @@ KINDS = {
     "Quotas": QUOTAS,
     "Stopping rules": STOPPINGS,
     "Clusters": CLUSTERS,
+    "Cluster sources": CLUSTER_SOURCES,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class PromptColumns:
     def make(
         cls,
         prompt_ids: Iterable[str],
-        clusters: Iterable[str | None] | None,
+        clusters: Iterable[str | None] | Mapping[str, Iterable[object]] | None,
         reference_pass_rates: Iterable[float | None] | None,
         anchor_pass_rates: Iterable[Iterable[float]] | npt.NDArray[np.floating] | None,
         embeddings: npt.ArrayLike | None,
@@ -47,6 +47,8 @@ class PromptColumns:
                 raise invalid(f"prompt_ids[{index}]", f"is {prompt_id!r}, not a string; use str(...)")
         if isinstance(clusters, str | bytes):
             raise invalid("clusters", "is a single string; give one label per prompt")
+        if isinstance(clusters, Mapping):
+            clusters = joined_labels(clusters)
         labels = [] if clusters is None else [label or "" for label in clusters]
         if clusters is not None and len(labels) != len(ids):
             raise invalid("clusters", f"has {len(labels)} entries for {len(ids)} prompts")
@@ -108,6 +110,23 @@ class PromptColumns:
                 filled = 0
             filled += size
         return starts
+
+
+def joined_labels(columns: Mapping[str, Iterable[object]]) -> list[str]:
+    """One label per prompt from several columns: `{"type": …, "level": …}` gives `type_level` labels.
+
+    A column without a value (None, "") is left out of the label. Raises `InvalidArgumentError` when the
+    columns differ in length.
+    """
+    lists = {name: list(values) for name, values in columns.items()}
+    lengths = {len(values) for values in lists.values()}
+    if len(lengths) > 1:
+        described = ", ".join(f"{name} has {len(values)} entries" for name, values in lists.items())
+        raise invalid("clusters", f"columns differ in length: {described}")
+    return [
+        "_".join(str(part) for part in parts if part is not None and part != "")
+        for parts in zip(*lists.values(), strict=True)
+    ]
 
 
 def _column(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +131,7 @@ class CurriculumCalls:
         curriculum_id: str,
         prompt_ids: Iterable[str],
         *,
-        clusters: Iterable[str | None] | None = None,
+        clusters: Iterable[str | None] | Mapping[str, Iterable[object]] | None = None,
         reference_pass_rates: Iterable[float | None] | None = None,
         anchor_pass_rates: Iterable[Iterable[float]] | npt.NDArray[np.floating] | None = None,
         embeddings: npt.ArrayLike | None = None,
@@ -140,7 +140,8 @@ class CurriculumCalls:
     ) -> AddedPrompts:
         """Adds prompts, any number, in chunks; those already present are left as they are.
 
-        Columns, each one entry per prompt (N): `clusters` labels; `reference_pass_rates` in [0, 1]
+        Columns, each one entry per prompt (N): `clusters` labels, or a mapping of columns to join into
+        one label, such as type and level; `reference_pass_rates` in [0, 1]
         (None or NaN: not known); `anchor_pass_rates` (N, 2), of a weak and a strong model;
         `embeddings` (N, dimensions) float32. The deadline is 600 s unless given.
         """

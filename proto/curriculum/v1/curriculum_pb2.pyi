@@ -150,6 +150,7 @@ class Strategy(_message.Message):
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
+    CLUSTER_SOURCE_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """Name of a preset; empty means the service's default, `frontier`."""
     exploration: _builtins.float
@@ -196,6 +197,12 @@ class Strategy(_message.Message):
         {subsets, steps, cold_start_rollouts, ...}. Given and empty: off.
         """
 
+    @_builtins.property
+    def cluster_source(self) -> _struct_pb2.Struct:
+        """Where prompts' labels come from: {labels: {}} as they were added, or
+        {k_means: {k, ...}} over their embeddings, for those added without.
+        """
+
     def __init__(
         self,
         *,
@@ -212,10 +219,11 @@ class Strategy(_message.Message):
         max_staleness: _builtins.int | None = ...,
         equal_quotas: _builtins.bool | None = ...,
         iterations: _struct_pb2.Struct | None = ...,
+        cluster_source: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__equal_quotas: _TypeAlias = _typing.Literal["equal_quotas"]  # noqa: Y015
     _WhichOneofArgType__equal_quotas: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas"]  # noqa: Y015

@@ -40,6 +40,7 @@ class Event(_message.Message):
     CHECKPOINT_CREATED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_RESTORED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_DELETED_FIELD_NUMBER: _builtins.int
+    CLUSTERS_ASSIGNED_FIELD_NUMBER: _builtins.int
     CURRICULUM_IMPORTED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Remembered by the fold; a repeat changes nothing."""
@@ -68,6 +69,8 @@ class Event(_message.Message):
     @_builtins.property
     def checkpoint_deleted(self) -> Global___CheckpointDeleted: ...
     @_builtins.property
+    def clusters_assigned(self) -> Global___ClustersAssigned: ...
+    @_builtins.property
     def curriculum_imported(self) -> Global___CurriculumImported: ...
     def __init__(
         self,
@@ -85,13 +88,14 @@ class Event(_message.Message):
         checkpoint_created: Global___CheckpointCreated | None = ...,
         checkpoint_restored: Global___CheckpointRestored | None = ...,
         checkpoint_deleted: Global___CheckpointDeleted | None = ...,
+        clusters_assigned: Global___ClustersAssigned | None = ...,
         curriculum_imported: Global___CurriculumImported | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted", "curriculum_imported"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted", "clusters_assigned", "curriculum_imported"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -219,6 +223,45 @@ class PromptsAdded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromptsAdded: _TypeAlias = PromptsAdded  # noqa: Y015
+
+@_typing.final
+class ClustersAssigned(_message.Message):
+    """Labels by k-means, computed outside the fold: sums of floats differ between processors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_ROW_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    CENTRES_FIELD_NUMBER: _builtins.int
+    FITTED_PROMPTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    first_row: _builtins.int
+    """The first of consecutive rows, and for each its cluster (uint16; 65535 = none)."""
+    clusters: _builtins.bytes
+    k: _builtins.int
+    """Clusters there are."""
+    centres: _builtins.bytes
+    """float32, row-major; only when they were fitted anew, from so many prompts."""
+    fitted_prompts: _builtins.int
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        first_row: _builtins.int = ...,
+        clusters: _builtins.bytes = ...,
+        k: _builtins.int = ...,
+        centres: _builtins.bytes = ...,
+        fitted_prompts: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centres", b"centres", "clusters", b"clusters", "epoch", b"epoch", "first_row", b"first_row", "fitted_prompts", b"fitted_prompts", "k", b"k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClustersAssigned: _TypeAlias = ClustersAssigned  # noqa: Y015
 
 @_typing.final
 class BatchGranted(_message.Message):

@@ -23,9 +23,16 @@ def nearest_centre(
 
 
 def k_means(
-    points_ND: NDArray[Any], k: int, rng: np.random.Generator, rounds: int = 25
+    points_ND: NDArray[Any],
+    k: int,
+    rng: np.random.Generator,
+    rounds: int = 25,
+    start: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Lloyd's algorithm from k-means++ seeds.
+
+    Args:
+        start: centres to begin from instead; centre i then stays close to what it was.
 
     Returns:
         centres, shape (min(k, N), D), and the label of every point.
@@ -34,6 +41,8 @@ def k_means(
     k = min(k, len(points))
     if k == 0:
         return np.zeros((0, points.shape[1])), np.zeros(0, dtype=np.int32)
+    if start is not None and len(start) == k:
+        return _lloyd(points, start, rounds)
     centres = points[[int(rng.integers(len(points)))]]
     distances = ((points - centres[0]) ** 2).sum(axis=1)
     while len(centres) < k:
@@ -42,6 +51,13 @@ def k_means(
         chosen = points[int(rng.choice(len(points), p=odds))]
         centres = np.concatenate([centres, chosen[None]])
         distances = np.minimum(distances, ((points - chosen) ** 2).sum(axis=1))
+    return _lloyd(points, centres, rounds)
+
+
+def _lloyd(
+    points: NDArray[np.float64], centres: NDArray[np.float64], rounds: int
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    k = len(centres)
     labels = nearest_centre(points, centres)
     for _ in range(rounds):
         counts = np.bincount(labels, minlength=k)
