@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = ["archive_chunks"]
 
 _GROUP_BYTES: Final = 8 * 2**20
 _CHUNK_BYTES: Final = 2**20
+ReadEmbeddings = Callable[[int, int], NDArray[np.float16]]
 
 
 class _Sink:
@@ -71,12 +72,15 @@ class _Sink:
             yield bytes(taken[start : start + _CHUNK_BYTES])
 
 
-def archive_chunks(state: CurriculumState) -> Iterator[bytes]:
+def archive_chunks(state: CurriculumState, embeddings: ReadEmbeddings | None = None) -> Iterator[bytes]:
     """The file, in pieces of at most 1 MiB. Memory beside the state: one row group, about 8 MiB.
 
     Args:
         state: must not change meanwhile.
+        embeddings: gives those of the rows from a start to a stop; None if the state has them in memory.
     """
+    if embeddings is None and state.table.embeddings is not None:
+        embeddings = state.table.embeddings.held
     table = state.table
     manifest = ArchiveManifest(
         curriculum_id=state.curriculum_id,
@@ -102,7 +106,9 @@ def archive_chunks(state: CurriculumState) -> Iterator[bytes]:
     )
     rows = _group_rows(schema, table.embedding_dim)
     for start in range(0, table.size, rows):
-        writer.write_table(_row_group(state, schema, digests, start, min(start + rows, table.size)))
+        writer.write_table(
+            _row_group(state, schema, digests, embeddings, start, min(start + rows, table.size))
+        )
         yield from sink.take()
     manifest.columns = {name: digest.hexdigest() for name, digest in digests.items()}
     for name, array in state.export(table=False).items():
@@ -154,7 +160,12 @@ def _group_rows(schema: pa.Schema, embedding_dim: int) -> int:
 
 
 def _row_group(
-    state: CurriculumState, schema: pa.Schema, digests: dict[str, Any], start: int, stop: int
+    state: CurriculumState,
+    schema: pa.Schema,
+    digests: dict[str, Any],
+    embeddings: ReadEmbeddings | None,
+    start: int,
+    stop: int,
 ) -> pa.Table:
     table, rows = state.table, slice(start, stop)
     values: dict[str, Any] = {}
@@ -177,8 +188,8 @@ def _row_group(
     view = state.view(rows)
     for name in ("pass_rates", "pass_rate_stddevs", "alphas", "betas"):
         values[name] = getattr(view, name)
-    if table.embeddings is not None:
-        vectors = np.ascontiguousarray(table.embeddings[rows])
+    if table.embedding_dim and embeddings is not None:
+        vectors = np.ascontiguousarray(embeddings(start, stop))
         digests["embeddings"].update(_little(vectors))
         flat = pa.array(vectors.astype(np.float32).ravel(), pa.float32())
         values["embeddings"] = pa.FixedSizeListArray.from_arrays(flat, table.embedding_dim)

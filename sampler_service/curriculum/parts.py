@@ -21,6 +21,8 @@ class Part(BaseModel):
     """Set by the registry that lists it."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns of AddPrompts of which it needs at least one to be of any use."""
+    uses_embeddings: ClassVar[bool] = False
+    """It reads embeddings: they are kept in memory while it is in force, and else are not."""
 
 
 P = TypeVar("P", bound=Part)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.v1.log_pb2 import SnapshotColumn
 from sampler_service.curriculum.arrays import from_json_array, to_json_array
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.due import DueBook
@@ -164,7 +165,11 @@ class CurriculumState:
     # -- snapshots -----------------------------------------------------------
 
     def export(self, *, table: bool = True) -> dict[str, NDArray[Any]]:
-        """Copies of everything, as named arrays: what a snapshot holds. Without `table` all but the prompts."""
+        """Everything in memory, as named arrays that nobody changes any more: what a snapshot holds.
+
+        Args:
+            table: False leaves the prompts out.
+        """
         scalars = (
             "curriculum_id", "strategy_json", "preset", "revision", "created_millis", "millis", "epoch",
             "policy_version", "iteration", "visits", "in_flight", "unseen", "cluster_names", "checkpoints",
@@ -183,8 +188,14 @@ class CurriculumState:
         return arrays
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> CurriculumState:
-        """The inverse of `export`."""
+    def restore(
+        cls, arrays: Mapping[str, NDArray[Any]], away: Sequence[SnapshotColumn] = ()
+    ) -> CurriculumState:
+        """The inverse of `export`, which takes the arrays over.
+
+        Args:
+            away: columns of a snapshot that were not loaded: embeddings, which stay away.
+        """
 
         def under(prefix: str) -> dict[str, NDArray[Any]]:
             cut = len(prefix) + 1
@@ -197,7 +208,7 @@ class CurriculumState:
             setattr(state, name, value)
         state.movement = np.array(own["movement"])
         state.cluster_sums = np.array(own["cluster_sums"])
-        state.table = PromptTable.restore(under("table"))
+        state.table = PromptTable.restore(under("table"), away)
         state.leases = LeaseBook.restore(under("leases"))
         state.requests = RequestMemory.restore(under("requests"))
         state.history = History.restore(under("history"))
@@ -209,7 +220,12 @@ class CurriculumState:
     def digest(self) -> str:
         """Equal exactly when two states are equal to the last bit."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, array in sorted(self.export().items()):
+        arrays = self.export()
+        if self.table.embeddings is not None:
+            digest.update(self.table.embeddings.digest())
+            for name in self.table.embeddings.export():
+                del arrays[f"table.{name}"]
+        for name, array in sorted(arrays.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -151,6 +151,17 @@ class Strategy(BaseModel):
         return validated(cls, json.loads(text), "strategy")
 
     @property
+    def uses_embeddings(self) -> bool:
+        """Whether a part of it reads embeddings."""
+        parts = (
+            self.estimator.shared_evidence,
+            self.estimator.decay,
+            self.clusters,
+            *(getattr(self, name) for name in self.PARTS),
+        )
+        return any(part.uses_embeddings for part in parts if part is not None)
+
+    @property
     def etag(self) -> str:
         """Changes whenever the strategy does."""
         return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.v1.log_pb2 import SnapshotColumn
+from sampler_service.curriculum.embeddings import EmbeddingColumn
 from sampler_service.curriculum.errors import Exhausted
 from sampler_service.curriculum.id_index import IdIndex
 
@@ -88,7 +90,7 @@ class PromptTable:
         self._blob_bytes = 0
         self._offsets = np.zeros(1, dtype=np.uint32)
         self._optional: dict[str, NDArray[Any]] = {}
-        self.embeddings: NDArray[np.float16] | None = None
+        self.embeddings: EmbeddingColumn | None = None
         self._index: IdIndex | None = IdIndex(self._id_at)
         self._hashes = np.zeros(0, dtype=np.uint32)
         for name, (dtype, _) in _COLUMNS.items():
@@ -153,10 +155,6 @@ class PromptTable:
         for name, array in self._optional.items():
             dtype, fill = _OPTIONAL[name]
             self._optional[name] = self._grown(array, capacity, dtype, fill)
-        if self.embeddings is not None:
-            grown = np.zeros((capacity, self.embeddings.shape[1]), dtype=np.float16)
-            grown[: self.size] = self.embeddings[: self.size]
-            self.embeddings = grown
         offsets = np.zeros(capacity + 1, dtype=np.uint32)
         offsets[: self.size + 1] = self._offsets[: self.size + 1]
         self._offsets = offsets
@@ -213,6 +211,8 @@ class PromptTable:
             self._offsets[self.size + 1 : self.size + 1 + len(new)] = self._blob_bytes + np.cumsum(lengths)
             self._append_ids(np.frombuffer(blob, dtype=np.uint8))
             start, self.size = self.size, self.size + len(new)
+            if self.embeddings is not None:
+                self.embeddings.fit(self.size)
             assert self._index is not None
             self._index.insert(new, np.arange(start, self.size, dtype=np.int32), self._all_ids)
         return rows, added
@@ -249,36 +249,37 @@ class PromptTable:
     def set_embeddings(self, rows: NDArray[np.int32], embeddings_BD: NDArray[np.float16]) -> None:
         """Keeps one vector per row; rows without one are zero."""
         if self.embeddings is None:
-            self.embeddings = np.zeros((self._capacity, embeddings_BD.shape[1]), dtype=np.float16)
-        self.embeddings[rows] = embeddings_BD
+            self.embeddings = EmbeddingColumn(embeddings_BD.shape[1], self.size)
+        self.embeddings.put(rows, embeddings_BD)
 
     @property
     def embedding_dim(self) -> int:
         """Length of an embedding, 0 while there are none."""
-        return 0 if self.embeddings is None else int(self.embeddings.shape[1])
+        return 0 if self.embeddings is None else self.embeddings.dim
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, capacity and index included, embeddings not."""
+        """Bytes held in memory, capacity and index included."""
         columns = sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
         optional = sum(array.nbytes for array in self._optional.values())
         index = 0 if self._index is None else self._index.nbytes
-        return columns + optional + index + self._blob.nbytes + self._offsets.nbytes
+        embeddings = 0 if self.embeddings is None else self.embeddings.nbytes
+        return columns + optional + index + self._blob.nbytes + self._offsets.nbytes + embeddings
 
     # -- snapshots -----------------------------------------------------------
 
     def export(self) -> dict[str, NDArray[Any]]:
-        """Copies of everything that must be kept, by name."""
+        """Everything that must be kept, by name: copies of what changes, views of what is written once."""
         arrays: dict[str, NDArray[Any]] = {name: self.column(name).copy() for name in _COLUMNS}
         arrays |= {name: self.column(name).copy() for name in self._optional}
-        arrays["ids"] = self._blob[: self._blob_bytes].copy()
+        arrays["ids"] = self._blob[: self._blob_bytes]
         arrays["id_lengths"] = np.diff(self._offsets[: self.size + 1]).astype(np.uint16)
         if self.embeddings is not None:
-            arrays["embeddings"] = self.embeddings[: self.size].copy()
+            arrays |= self.embeddings.export()
         return arrays
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> PromptTable:
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], away: Sequence[SnapshotColumn] = ()) -> PromptTable:
         """The table whose `export` gave `arrays`, which it takes over. The id index is built when first needed."""
         table = cls()
         table.size = table._capacity = len(arrays["id_lengths"])
@@ -296,8 +297,7 @@ class PromptTable:
             for name, (dtype, _) in _OPTIONAL.items()
             if name in arrays
         }
-        if "embeddings" in arrays:
-            table.embeddings = _own(arrays["embeddings"], np.dtype(np.float16))
+        table.embeddings = EmbeddingColumn.restore(arrays, away, table.size)
         return table
 
 

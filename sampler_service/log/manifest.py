@@ -9,8 +9,11 @@ from google.protobuf.message import DecodeError
 from curriculum.v1.log_pb2 import SnapshotManifest
 from sampler_service.log.errors import SnapshotCorruptError, SnapshotFormatError
 
-FORMAT_VERSION = 1
-"""Of blocks and manifest; grows when an older release could not read them any more."""
+FORMAT_VERSION = 2
+"""Of blocks and manifest; grows when an older release could not read them any more. 2: embeddings in blocks."""
+
+OLDEST_VERSION = 1
+"""The oldest that this release reads."""
 
 
 def seal(manifest: SnapshotManifest) -> SnapshotManifest:
@@ -27,10 +30,11 @@ def parse_manifest(stored: bytes, curriculum_id: str, revision: str) -> Snapshot
         raise SnapshotFormatError(
             f"snapshot {revision} of curriculum {curriculum_id!r} is not one of ours: {error}"
         ) from error
-    if manifest.format_version != FORMAT_VERSION:
+    if not OLDEST_VERSION <= manifest.format_version <= FORMAT_VERSION:
         raise SnapshotFormatError(
             f"snapshot {revision} of curriculum {curriculum_id!r} has format {manifest.format_version}; "
-            f"this release knows format {FORMAT_VERSION}: use the release that wrote it, or a newer one"
+            f"this release knows formats {OLDEST_VERSION} to {FORMAT_VERSION}: "
+            "use the release that wrote it, or a newer one"
         )
     if manifest.checksum != _checksum(manifest):
         raise SnapshotCorruptError(

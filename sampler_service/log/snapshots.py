@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import WatchError
 
-from curriculum.v1.log_pb2 import SnapshotManifest
+from curriculum.v1.log_pb2 import SnapshotColumn, SnapshotManifest
 from sampler_service.log.blocks import (
     Column,
     ColumnLayout,
@@ -72,15 +72,18 @@ class SnapshotStore:
         names = await self._call(lambda redis: redis.hkeys(self._keys.manifests))
         return sorted(map(_text, names), key=parse_revision)
 
-    async def save(self, revision: str, columns: Mapping[str, Column]) -> SnapshotManifest:
+    async def save(
+        self, revision: str, columns: Mapping[str, Column], stored: Sequence[SnapshotColumn] = ()
+    ) -> SnapshotManifest:
         """Keep the columns as the state at `revision`; the head moves to it if that is forward.
 
-        The arrays must not change meanwhile. Blocks that the server has already are not sent again.
+        `stored` are further columns, which an earlier snapshot holds already. `SnapshotCorruptError` if the
+        server lost them. The arrays must not change meanwhile. Blocks that the server has already are not sent again.
         O(bytes) of hashing in a thread, O(changed bytes) of traffic. Visible only when complete.
         Raises `LogLostError` when the log no longer holds `revision`.
         """
         self.lock.require_token()
-        manifest = await self._send(revision, columns)
+        manifest = await self._send(revision, columns, stored)
         await self._publish(manifest)
         return manifest
 
@@ -88,7 +91,7 @@ class SnapshotStore:
         self, revision: str, columns: Mapping[str, Column], sent_some: Callable[[], Awaitable[None]]
     ) -> None:
         """Send columns and manifest without a lock and without a head: see `StagedSnapshot`."""
-        manifest = await self._send(revision, columns, sent_some)
+        manifest = await self._send(revision, columns, (), sent_some)
         await self._call(
             lambda redis: redis.hset(self._keys.manifests, revision, manifest.SerializeToString())
         )
@@ -103,9 +106,12 @@ class SnapshotStore:
             raise SnapshotMissingError(f"curriculum {self.curriculum_id!r} has no snapshot {revision}")
         return parse_manifest(stored, self.curriculum_id, revision)
 
-    async def load(self, revision: str | None = None) -> tuple[SnapshotManifest, dict[str, Column]]:
+    async def load(
+        self, revision: str | None = None, leave: Callable[[SnapshotColumn], bool] | None = None
+    ) -> tuple[SnapshotManifest, dict[str, Column]]:
         """The state at `revision` (the newest if None), every block checked against its digest.
 
+        Columns for which `leave` is true are in the manifest only: `fetch` brings them later.
         Raises `SnapshotMissingError`, `SnapshotFormatError`, `SnapshotCorruptError`.
         """
         for attempt in range(_ATTEMPTS):
@@ -114,12 +120,18 @@ class SnapshotStore:
                 raise SnapshotMissingError(f"curriculum {self.curriculum_id!r} has no snapshot")
             try:
                 manifest = await self.manifest(wanted)
-                return manifest, await self._fetch(manifest)
+                wanted_columns = [one for one in manifest.columns if leave is None or not leave(one)]
+                return manifest, await self._fetch(manifest.revision, wanted_columns)
             except (SnapshotCorruptError, SnapshotMissingError):
                 # The newest may have been superseded and dropped while we were reading it.
                 if revision is not None or attempt == _ATTEMPTS - 1 or await self.head() == wanted:
                     raise
         raise AssertionError("unreachable")
+
+    async def fetch(self, columns: Sequence[SnapshotColumn]) -> list[Column]:
+        """Columns of a snapshot that was loaded without them. Raises as `load` does."""
+        arrays = await self._fetch("that was loaded before", columns)
+        return [arrays[column.name] for column in columns]
 
     async def trim(self, revision: str) -> int:
         """Drop the log's entries up to and including `revision`; how many. Never beyond the newest snapshot.
@@ -186,6 +198,7 @@ class SnapshotStore:
         self,
         revision: str,
         columns: Mapping[str, Column],
+        stored: Sequence[SnapshotColumn],
         sent_some: Callable[[], Awaitable[None]] | None = None,
     ) -> SnapshotManifest:
         """Send the blocks that the server lacks, in bounded batches; the manifest that names them all."""
@@ -198,6 +211,9 @@ class SnapshotStore:
             manifest.columns.add(
                 name=layout.name, dtype=layout.dtype, shape=layout.shape, blocks=await _digests(layout)
             )
+        for column in stored:
+            if await self._absent(set(column.blocks)):
+                raise SnapshotCorruptError(f"blocks of column {column.name!r} are missing", column.name)
         wanted = {address for column in manifest.columns for address in column.blocks}
         absent = await self._absent(wanted)
 
@@ -217,6 +233,7 @@ class SnapshotStore:
             await self._call(put)
             if sent_some is not None:
                 await sent_some()
+        manifest.columns.extend(stored)
         return seal(manifest)
 
     async def _absent(self, addresses: set[bytes]) -> set[bytes]:
@@ -279,15 +296,15 @@ class SnapshotStore:
         except WatchError:
             return
 
-    async def _fetch(self, manifest: SnapshotManifest) -> dict[str, Column]:
+    async def _fetch(self, revision: str, wanted: Sequence[SnapshotColumn]) -> dict[str, Column]:
         columns: dict[str, Column] = {}
         places: list[tuple[bytes, memoryview, str, int]] = []
-        for column in manifest.columns:
+        for column in wanted:
             array = allocate(column.name, column.dtype, column.shape)
             slots = block_places(array)
             if len(slots) != len(column.blocks):
                 raise SnapshotFormatError(
-                    f"column {column.name!r} of snapshot {manifest.revision} has {len(column.blocks)} blocks "
+                    f"column {column.name!r} of snapshot {revision} has {len(column.blocks)} blocks "
                     f"instead of {len(slots)}"
                 )
             columns[column.name] = array

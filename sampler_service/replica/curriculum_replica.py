@@ -14,6 +14,8 @@ import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from curriculum.v1.log_pb2 import SnapshotColumn, SnapshotManifest
+from sampler_service.curriculum.embeddings import EmbeddingColumn
 from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
 from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.machine import (
@@ -24,6 +26,7 @@ from sampler_service.curriculum.machine import (
 )
 from sampler_service.curriculum.planner import BatchPlan, BatchPlanner
 from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.strategy import Strategy
 from sampler_service.log import (
     START,
     CurriculumLog,
@@ -39,9 +42,10 @@ from sampler_service.log import (
     revision_millis,
 )
 from sampler_service.replica.answers import batch_columns
+from sampler_service.replica.restoring import bring_embeddings, load_state
 from sampler_service.replica.settings import ReplicaSettings
 
-__all__ = ["CurriculumReplica", "curriculum_not_found"]
+__all__ = ["CurriculumReplica", "StateCopy", "curriculum_not_found"]
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +63,18 @@ def curriculum_not_found(curriculum_id: str) -> NotFound:
         f"curriculum_id = {curriculum_id!r} does not exist. Create it first (CreateCurriculum), or list what does.",
         "curriculum_id",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StateCopy:
+    """A curriculum's columns at one revision."""
+
+    revision: str
+    arrays: dict[str, Any]
+    away: list[SnapshotColumn]
+    """Embeddings that only an earlier snapshot holds."""
+    embeddings: EmbeddingColumn | None
+    """Where the others came from."""
 
 
 @dataclass(slots=True)
@@ -187,14 +203,13 @@ class CurriculumReplica:
         for attempt in range(3):
             try:
                 try:
-                    manifest, arrays = await self.store.load()
+                    revision, state = await load_state(self.store)
                 except SnapshotMissingError:
                     pass
                 else:
-                    state = await asyncio.to_thread(CurriculumState.restore, arrays)
                     self._install(state)
-                    self._position = manifest.revision
-                    self.snapshot_millis = revision_millis(manifest.revision)
+                    self._position = revision
+                    self.snapshot_millis = revision_millis(revision)
                 self.events_since_snapshot = self.bytes_since_snapshot = 0
                 await self._read_on()
                 break
@@ -388,6 +403,8 @@ class CurriculumReplica:
         else:
             if event.WhichOneof("event") == "checkpoint_restored":
                 await self._go_back(event)
+            elif event.WhichOneof("event") == "strategy_updated":
+                await self._prepare_strategy(event)
             try:
                 outcome = self._machine.apply(event, revision, millis)
             except Exception:
@@ -407,9 +424,17 @@ class CurriculumReplica:
         """The state after the log's first event."""
         if event.WhichOneof("event") != "curriculum_imported":
             return create_state(event, revision, millis)
-        _, arrays = await self.store.load(event.curriculum_imported.revision)
-        kept = await asyncio.to_thread(CurriculumState.restore, arrays)
+        _, kept = await load_state(self.store, event.curriculum_imported.revision)
         return adopt_import(kept, event, revision, millis)
+
+    async def _prepare_strategy(self, event: log_pb2.Event) -> None:
+        """Loads what the new strategy reads and the present one did not."""
+        try:
+            strategy = Strategy.from_json(event.strategy_updated.strategy_json)
+        except CurriculumError:
+            return
+        if strategy.uses_embeddings:
+            await bring_embeddings(self.store, self.state)
 
     async def _go_back(self, event: log_pb2.Event) -> None:
         """Puts the kept state of a checkpoint in place, unless the event will be refused or is a repeat."""
@@ -421,8 +446,7 @@ class CurriculumReplica:
         except CurriculumError:
             return
         revision = present.checkpoints[event.checkpoint_restored.checkpoint_id]["revision"]
-        _, arrays = await self.store.load(revision)
-        kept = await asyncio.to_thread(CurriculumState.restore, arrays)
+        _, kept = await load_state(self.store, revision)
         self.machine.state = adopt_checkpoint(kept, present)
         self.machine.all_changed = True
 
@@ -475,10 +499,21 @@ class CurriculumReplica:
             or self.bytes_since_snapshot >= self.settings.snapshot_bytes
         )
 
-    async def copy_state(self) -> tuple[str, dict[str, Any]]:
-        """The revision, and the columns at it; folding waits meanwhile."""
+    async def copy_state(self) -> StateCopy:
+        """The state at this moment; folding waits meanwhile."""
         async with self.lock:
-            return self._position, await asyncio.to_thread(self.state.export)
+            embeddings = self.state.table.embeddings
+            away = [] if embeddings is None else list(embeddings.away)
+            return StateCopy(self._position, await asyncio.to_thread(self.state.export), away, embeddings)
+
+    async def release_embeddings(self, copied: StateCopy, kept: SnapshotManifest) -> None:
+        """Lets go of embeddings that the strategy does not read, now that a snapshot holds them."""
+        async with self.lock:
+            embeddings = self.state.table.embeddings
+            # After a restore they may be others than those that were copied.
+            unchanged = embeddings is copied.embeddings and not self.state.strategy.uses_embeddings
+            if embeddings is not None and unchanged:
+                embeddings.release(kept.columns)
 
     @property
     def busy(self) -> bool:

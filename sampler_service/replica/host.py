@@ -48,8 +48,8 @@ from sampler_service.replica.requests import (
     to_strategy,
 )
 from sampler_service.replica.settings import ReplicaSettings
-from sampler_service.replica.snapshotting import create_checkpoint, take_snapshot
 from sampler_service.replica.tailing import Tailing
+from sampler_service.replica.snapshotting import create_checkpoint, hold_back, take_snapshot
 
 __all__ = ["ReplicaHost"]
 
@@ -368,6 +368,7 @@ class ReplicaHost:
                 response.duplicate &= outcome.duplicate
             response.total = replica.state.table.size
             await self._curricula.weigh(replica)
+            await hold_back(replica)
         if number == 0:
             raise InvalidArgument("MISSING_FIELD", "The stream ended without a chunk.", "curriculum_id")
         if not response.revision:

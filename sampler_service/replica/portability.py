@@ -6,10 +6,13 @@ import asyncio
 import errno
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
@@ -24,6 +27,7 @@ from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import IMPORT_REVISION, LogClient, LogExistsError
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.requests import require_id, require_request_id
+from sampler_service.replica.restoring import load_state
 
 __all__ = ["ReceivedExport", "export_chunks"]
 
@@ -58,15 +62,47 @@ async def export_chunks(
     """
     archive = _archive()
     if checkpoint_id:
-        revision = require_checkpoint(replica.state, checkpoint_id)["revision"]
-        _, arrays = await replica.store.load(revision)
+        kept = require_checkpoint(replica.state, checkpoint_id)["revision"]
+        revision, state = await load_state(replica.store, kept)
     else:
-        revision, arrays = await replica.copy_state()
-    state = await asyncio.to_thread(CurriculumState.restore, arrays)
-    del arrays
-    chunks = archive.archive_chunks(state)
+        copied = await replica.copy_state()
+        revision = copied.revision
+        state = await asyncio.to_thread(CurriculumState.restore, copied.arrays, copied.away)
+        del copied
+    chunks = archive.archive_chunks(state, _reader_of_embeddings(replica, state))
     while (data := await asyncio.to_thread(next, chunks, None)) is not None:
         yield pb.ExportCurriculumResponse(data=data, revision=revision)
+
+
+def _reader_of_embeddings(
+    replica: CurriculumReplica, state: CurriculumState
+) -> Callable[[int, int], NDArray[np.float16]]:
+    """Reads the embeddings of a range of rows, wherever they are; called in a thread, rows ascending."""
+    loop = asyncio.get_running_loop()
+    embeddings = state.table.embeddings
+    last: dict[int, NDArray[Any]] = {}
+
+    def block_of(number: int) -> NDArray[Any]:
+        if number not in last:
+            assert embeddings is not None
+            last.clear()
+            fetched = asyncio.run_coroutine_threadsafe(replica.store.fetch([embeddings.away[number]]), loop)
+            last[number] = fetched.result()[0]
+        return last[number]
+
+    def read(start: int, stop: int) -> NDArray[np.float16]:
+        assert embeddings is not None
+        parts = []
+        while start < min(stop, embeddings.away_rows):
+            number, offset = divmod(start, embeddings.block_rows)
+            part = block_of(number)[offset : offset + stop - start]
+            parts.append(part)
+            start += len(part)
+        if start < stop:
+            parts.append(embeddings.held(start, stop))
+        return np.concatenate(parts)
+
+    return read
 
 
 class ReceivedExport:

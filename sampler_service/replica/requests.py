@@ -37,6 +37,7 @@ __all__ = [
 _MAX_NAME_BYTES: Final = 256
 _MAX_CLUSTER_BYTES: Final = 256
 _MAX_EMBEDDING_DIM: Final = 8192
+_EMBEDDING_TYPES: Final = {0: "f4", 1: "f4", 2: "f2"}
 _EVENT_PROMPTS: Final = 8192
 _MAX_POLICY_VERSION: Final = 2**31 - 1
 _MAX_REPORT_ROLLOUTS: Final = 2**22
@@ -214,10 +215,20 @@ def _embeddings(request: pb.AddPromptsRequest, count: int) -> NDArray[np.float16
             f"embedding_dim = {dim} must be between 1 and {_MAX_EMBEDDING_DIM}.",
             "embedding_dim",
         )
+    if request.embedding_type not in _EMBEDDING_TYPES:
+        raise InvalidArgument(
+            "OUT_OF_RANGE",
+            f"embedding_type = {request.embedding_type} is not an EmbeddingType this release knows.",
+            "embedding_type",
+        )
+    dtype = np.dtype(_EMBEDDING_TYPES[request.embedding_type])
     _require_length(
-        len(request.embeddings), count * dim * 4, "embeddings", f"bytes of float32, {dim} per prompt"
+        len(request.embeddings),
+        count * dim * dtype.itemsize,
+        "embeddings",
+        f"bytes of {dtype.name}, {dim} per prompt",
     )
-    vectors = np.frombuffer(request.embeddings, dtype="<f4").reshape(count, dim)
+    vectors = np.frombuffer(request.embeddings, dtype=dtype.newbyteorder("<")).reshape(count, dim)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (np.abs(vectors) > 60000).any(axis=1))
     if len(bad):
         raise InvalidArgument(
@@ -225,7 +236,7 @@ def _embeddings(request: pb.AddPromptsRequest, count: int) -> NDArray[np.float16
             f"embeddings: the vector of prompt {int(bad[0])} of this chunk is not finite, or too large for float16.",
             "embeddings",
         )
-    return vectors.astype(np.float16)
+    return vectors.astype(np.float16, copy=False)
 
 
 # -- batches and reports ----------------------------------------------------------------

@@ -15,9 +15,11 @@ from sampler_service.curriculum.errors import Aborted, NotFound
 from sampler_service.log import LogLostError, LogUnavailableError, SnapshotterLostError, revision_millis
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 
-__all__ = ["create_checkpoint", "take_snapshot"]
+__all__ = ["create_checkpoint", "hold_back", "take_snapshot"]
 
 _log = structlog.get_logger(__name__)
+
+_HOLD_BACK_SECONDS = 60.0
 
 
 @asynccontextmanager
@@ -64,10 +66,12 @@ async def take_snapshot(replica: CurriculumReplica) -> bool:
         except NotFound:
             return False
         before = await replica.store.head()
-        revision, columns = await replica.copy_state()
+        copied = await replica.copy_state()
+        revision = copied.revision
         replica.events_since_snapshot = replica.bytes_since_snapshot = 0
         try:
-            await replica.store.save(revision, columns)
+            manifest = await replica.store.save(revision, copied.arrays, copied.away)
+            await replica.release_embeddings(copied, manifest)
             replica.snapshot_millis = revision_millis(revision)
             # The log is kept back to the snapshot before this one: a replica a little behind needs no reload.
             if before is not None and before != revision:
@@ -78,6 +82,21 @@ async def take_snapshot(replica: CurriculumReplica) -> bool:
             _log.info("another replica took over the snapshots", curriculum_id=replica.curriculum_id)
             return False
     return True
+
+
+async def hold_back(replica: CurriculumReplica) -> None:
+    """Waits until snapshots have caught up with what is being written, so that memory stays bounded.
+
+    Prompts may come in faster than they are snapshotted; until then events and embeddings are held in memory
+    and in the log. Waits a minute at most: without a snapshot the service goes on, and holds more.
+    """
+    deadline = time.monotonic() + _HOLD_BACK_SECONDS
+    while (
+        replica.bytes_since_snapshot > 2 * replica.settings.snapshot_bytes
+        and time.monotonic() < deadline
+        and not await take_snapshot(replica)
+    ):
+        await asyncio.sleep(0.1)
 
 
 async def create_checkpoint(replica: CurriculumReplica, event: log_pb2.Event) -> log_pb2.Outcome:
@@ -95,12 +114,12 @@ async def create_checkpoint(replica: CurriculumReplica, event: log_pb2.Event) ->
         if not held:
             raise busy
         await replica.catch_up()
-        revision, columns = await replica.copy_state()
+        copied = await replica.copy_state()
         try:
-            await replica.store.save(revision, columns)
+            await replica.store.save(copied.revision, copied.arrays, copied.away)
         except SnapshotterLostError as error:
             raise busy from error
         except LogLostError as error:
             raise Aborted("RELOADED", "The log has lost its last writes; send the request again.") from error
-        event.checkpoint_created.revision = revision
+        event.checkpoint_created.revision = copied.revision
         return await replica.commit(event)

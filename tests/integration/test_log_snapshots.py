@@ -184,7 +184,7 @@ async def test_foreign_and_newer_formats_are_refused_in_words(server, client, lo
         newer.CopyFrom(manifest)
         newer.format_version = 7
         raw.hset(key, revision, newer.SerializeToString())
-        with pytest.raises(SnapshotFormatError, match="has format 7; this release knows format 1"):
+        with pytest.raises(SnapshotFormatError, match="has format 7; this release knows formats 1 to 2"):
             await store.load()
         tampered = SnapshotManifest()
         tampered.CopyFrom(manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ class PromptColumns:
     clusters: list[str]
     reference_pass_rates: npt.NDArray[np.float32] | None
     anchor_pass_rates: npt.NDArray[np.float32] | None
-    embeddings: npt.NDArray[np.float32] | None
+    embeddings: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None
 
     @classmethod
     def make(
@@ -69,7 +70,7 @@ class PromptColumns:
                 else [list(pair) for pair in anchor_pass_rates],
                 (len(ids), 2),
             ),
-            embeddings=_column("embeddings", embeddings, (len(ids), None)),
+            embeddings=_column("embeddings", embeddings, (len(ids), None), keep_half=True),
         )
 
     def chunks(self, curriculum_id: str, request_id: str) -> Iterator[pb.AddPromptsRequest]:
@@ -84,8 +85,12 @@ class PromptColumns:
             if self.anchor_pass_rates is not None:
                 chunk.anchor_pass_rates.extend(self.anchor_pass_rates[rows].ravel().tolist())
             if self.embeddings is not None:
-                chunk.embeddings = self.embeddings[rows].astype("<f4", copy=False).tobytes()
+                half = self.embeddings.dtype == np.float16
+                chunk.embeddings = (
+                    self.embeddings[rows].astype("<f2" if half else "<f4", copy=False).tobytes()
+                )
                 chunk.embedding_dim = self.embeddings.shape[1]
+                chunk.embedding_type = pb.EMBEDDING_TYPE_FLOAT16 if half else pb.EMBEDDING_TYPE_FLOAT32
             if number == 0:
                 chunk.curriculum_id = curriculum_id
                 chunk.request_id = request_id
@@ -93,10 +98,10 @@ class PromptColumns:
 
     def _chunk_starts(self) -> list[int]:
         numbers_bytes = 4 * (
-            (self.reference_pass_rates is not None)
-            + 2 * (self.anchor_pass_rates is not None)
-            + (0 if self.embeddings is None else self.embeddings.shape[1])
+            (self.reference_pass_rates is not None) + 2 * (self.anchor_pass_rates is not None)
         )
+        if self.embeddings is not None:
+            numbers_bytes += self.embeddings.itemsize * self.embeddings.shape[1]
         # Room for the names of curriculum and request, and the columns' own headers.
         limit = MAX_CHUNK_BYTES - 16 * 1024
         starts = [0]
@@ -130,12 +135,13 @@ def joined_labels(columns: Mapping[str, Iterable[object]]) -> list[str]:
 
 
 def _column(
-    name: str, values: object, shape: tuple[int, ...] | tuple[int, None]
-) -> npt.NDArray[np.float32] | None:
+    name: str, values: object, shape: tuple[int, ...] | tuple[int, None], *, keep_half: bool = False
+) -> npt.NDArray[Any] | None:
     if values is None:
         return None
     try:
-        column = np.asarray(values, dtype=np.float32)
+        half = keep_half and isinstance(values, np.ndarray) and values.dtype == np.float16
+        column: npt.NDArray[Any] = np.asarray(values, dtype=np.float16 if half else np.float32)
     except (TypeError, ValueError) as error:
         raise invalid(name, f"is not an array of numbers: {error}") from None
     if shape[0] == 0 and column.size == 0:

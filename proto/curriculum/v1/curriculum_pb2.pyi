@@ -30,6 +30,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EmbeddingType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EmbeddingTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbeddingType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EMBEDDING_TYPE_UNSPECIFIED: _EmbeddingType.ValueType  # 0
+    """Read as FLOAT32."""
+    EMBEDDING_TYPE_FLOAT32: _EmbeddingType.ValueType  # 1
+    EMBEDDING_TYPE_FLOAT16: _EmbeddingType.ValueType  # 2
+
+class EmbeddingType(_EmbeddingType, metaclass=_EmbeddingTypeEnumTypeWrapper):
+    """The numbers of `embeddings`."""
+
+EMBEDDING_TYPE_UNSPECIFIED: EmbeddingType.ValueType  # 0
+"""Read as FLOAT32."""
+EMBEDDING_TYPE_FLOAT32: EmbeddingType.ValueType  # 1
+EMBEDDING_TYPE_FLOAT16: EmbeddingType.ValueType  # 2
+Global___EmbeddingType: _TypeAlias = EmbeddingType  # noqa: Y015
+
 class _Source:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -545,12 +565,14 @@ class AddPromptsRequest(_message.Message):
     ANCHOR_PASS_RATES_FIELD_NUMBER: _builtins.int
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     EMBEDDING_DIM_FIELD_NUMBER: _builtins.int
+    EMBEDDING_TYPE_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     """Set on the first chunk; later chunks may leave both empty."""
     request_id: _builtins.str
     embeddings: _builtins.bytes
-    """Empty, or row-major little-endian float32, embedding_dim per prompt."""
+    """Empty, or row-major little-endian numbers, embedding_dim per prompt. Kept as float16."""
     embedding_dim: _builtins.int
+    embedding_type: Global___EmbeddingType.ValueType
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -576,10 +598,11 @@ class AddPromptsRequest(_message.Message):
         anchor_pass_rates: _abc.Iterable[_builtins.float] | None = ...,
         embeddings: _builtins.bytes = ...,
         embedding_dim: _builtins.int = ...,
+        embedding_type: Global___EmbeddingType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_pass_rates", b"anchor_pass_rates", "clusters", b"clusters", "curriculum_id", b"curriculum_id", "embedding_dim", b"embedding_dim", "embeddings", b"embeddings", "prompt_ids", b"prompt_ids", "reference_pass_rates", b"reference_pass_rates", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_pass_rates", b"anchor_pass_rates", "clusters", b"clusters", "curriculum_id", b"curriculum_id", "embedding_dim", b"embedding_dim", "embedding_type", b"embedding_type", "embeddings", b"embeddings", "prompt_ids", b"prompt_ids", "reference_pass_rates", b"reference_pass_rates", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Drifting(SharedEvidence):
     The prompt's own counts are added to that and age by the estimator's decay. `item_response` keeps
     both in one model and did better on the simulated learner.
     """
+
+    uses_embeddings: ClassVar[bool] = True
 
     strength: float = Field(default=10.0, gt=0)
     """s: pseudo-rollouts of the prediction."""

@@ -39,6 +39,7 @@ class ItemResponse(SharedEvidence):
     """
 
     holds_own_evidence: ClassVar[bool] = True
+    uses_embeddings: ClassVar[bool] = True
 
     intercept_variance: float = Field(default=9.0, gt=0)
     """Prior variance of the intercept, in logits²."""

@@ -45,6 +45,7 @@ class OnlineLogistic(SharedEvidence):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embeddings", "reference_pass_rates", "anchor_pass_rates")
+    uses_embeddings: ClassVar[bool] = True
 
     strength: float = Field(default=8.0, gt=0)
     """Pseudo-rollouts of a prediction (ours)."""
