@@ -30,6 +30,7 @@ from sampler_service.curriculum.planner import BatchPlan
 from sampler_service.curriculum.reports import lease_not_found
 from sampler_service.log import LogClient, LogError, LogExistsError, LogUnavailableError, parse_revision
 from sampler_service.replica import reading
+from sampler_service.replica.allocator import give_back_memory
 from sampler_service.replica.answers import complete_batch, curriculum_message, report_response, timestamp
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.curriculum_statistics import CurriculumStatistics, statistics_of
@@ -48,8 +49,8 @@ from sampler_service.replica.requests import (
     to_strategy,
 )
 from sampler_service.replica.settings import ReplicaSettings
-from sampler_service.replica.tailing import Tailing
 from sampler_service.replica.snapshotting import create_checkpoint, hold_back, take_snapshot
+from sampler_service.replica.tailing import Tailing
 
 __all__ = ["ReplicaHost"]
 
@@ -58,6 +59,7 @@ _log = structlog.get_logger(__name__)
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 16
+_LARGE_BYTES: Final = 32 * 2**20
 _Answer = TypeVar("_Answer")
 _NO_ROWS: Final = np.zeros(0, dtype=np.int32)
 _REDRAW: Final = ("LEASE_CONFLICT", "EPOCH_CHANGED")
@@ -222,6 +224,7 @@ class ReplicaHost:
             except LogExistsError:
                 await self._require_repeat(received.curriculum_id, received.event)
                 duplicate = True
+        await give_back_memory()
         replica = await self.replica(received.curriculum_id)
         return pb.ImportCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
 
@@ -340,8 +343,9 @@ class ReplicaHost:
         """AddPrompts."""
         curriculum_id = request_id = ""
         response = pb.AddPromptsResponse(duplicate=True)
-        number = 0
+        number = streamed_bytes = 0
         async for request in requests:
+            streamed_bytes += request.ByteSize()
             if number == 0:
                 curriculum_id, request_id = request.curriculum_id, request.request_id
                 require_request_id(request_id)
@@ -371,6 +375,8 @@ class ReplicaHost:
             await hold_back(replica)
         if number == 0:
             raise InvalidArgument("MISSING_FIELD", "The stream ended without a chunk.", "curriculum_id")
+        if streamed_bytes > _LARGE_BYTES:
+            await give_back_memory()
         if not response.revision:
             response.revision, response.duplicate = replica.state.revision, False
         return response
