@@ -27,6 +27,7 @@ class KMeansLabels(ClusterSource):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embeddings",)
+    uses_embeddings: ClassVar[bool] = True
 
     k: int = Field(default=15, ge=2, le=4096)
     """Clusters."""

@@ -178,3 +178,8 @@ def test_wide_embeddings_have_the_directions_of_their_covariance() -> None:
     np.testing.assert_allclose(values[::-1][:20], sizes[:20] ** 2 / 59, rtol=1e-9)
     overlap = np.abs(np.einsum("dk,kd->k", directions[:, ::-1][:, :20], exact[:20]))
     np.testing.assert_allclose(overlap, 1.0, atol=1e-8)
+
+
+def test_k_means_keeps_embeddings_in_memory() -> None:
+    assert not resolve("cures", {}).uses_embeddings
+    assert resolve("cures", {"cluster_source": {"k_means": {}}}).uses_embeddings
