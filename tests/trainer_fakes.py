@@ -159,7 +159,7 @@ class FakeCurriculum:
         return Receipt(self._next_revision(), False)
 
     def restore_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:
-        self.state = copy.deepcopy(self.checkpoints[checkpoint_id])
+        self.state = copy.deepcopy(self.checkpoints.get(checkpoint_id, self.state))
         return Receipt(self._next_revision(), False)
 
     def delete_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:

@@ -12,6 +12,16 @@ from trainer_client.checkpoint import CheckpointStore
 from trainer_client.client import CurriculumClient, Strategy
 from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
+from trainer_client.distributed.shared import (
+    ShardedEngine,
+    ShardedJudge,
+    SharedCheckpoints,
+    SharedStop,
+    shared_service,
+)
+from trainer_client.distributed.silence import SilentLog
+from trainer_client.distributed.world import World
+from trainer_client.judging import LocalJudge
 from trainer_client.learner.lora import add_lora
 from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.learner.replay import ReplayBuffer
@@ -23,6 +33,7 @@ from trainer_client.prompt_reading import read_prompts
 from trainer_client.rollouts import RolloutEngine
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
+from trainer_client.trainer_errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,22 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     return adapted, tokenizer
 
 
-def build_learner(config: TrainConfig) -> Learner:
-    """Loads the model, adds adapters, makes the optimizer and the engine."""
+def build_learner(config: TrainConfig, world: World | None = None) -> Learner:
+    """Loads the model, adds adapters, makes the optimizer and the engine.
+
+    Raises ConfigError where several processes cannot do what the settings say.
+    """
+    world = world or World()
+    if world.size > 1 and not config.engine_shares_model:
+        raise ConfigError(
+            f"rollouts.engine {config.rollouts.engine!r}, rollouts.lookahead {config.rollouts.lookahead}: "
+            "several processes roll out in step, with the learner's model; set transformers and 0"
+        )
     model, tokenizer = build_model(config)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0)
+    policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0, world=world)
+    world.check_same(policy.parameters)
     return Learner(policy, _build_engine(config, model, tokenizer), tokenizer)
 
 
@@ -152,7 +173,7 @@ def success_threshold(strategy: Strategy) -> float:
 
 def build_trainer(
     config: TrainConfig,
-    service: CurriculumService,
+    service: CurriculumService | None,
     learner: Learner,
     pool: Pool,
     reporter: Reporter,
@@ -160,28 +181,38 @@ def build_trainer(
     *,
     success_threshold: float = 0.5,
     first_step: int = 0,
+    world: World | None = None,
 ) -> Trainer:
-    """Puts the trainer together; the run's folder is made and its settings are written there."""
+    """Puts the trainer together; the run's folder is made and its settings are written there.
+
+    world: the processes of the run. service, reporter and stop are this process's own.
+    """
+    world = world or World()
     run = config.run_directory
-    run.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(config.model_dump_json())
-    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    engine, judge = learner.engine, LocalJudge()
+    checkpoints = CheckpointStore(run / "checkpoints", config.checkpoint.keep)
+    if world.is_first:
+        run.mkdir(parents=True, exist_ok=True)
+        settings = json.loads(config.model_dump_json())
+        (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    log = build_metrics(config, first_step) if world.is_first else SilentLog()
     prompts = read_prompts(pool.train, learner.tokenizer, config)
     held_out = read_prompts(held_out_choice(pool, config.evaluation.prompts), learner.tokenizer, config)
     return Trainer(
         config,
-        service,
+        shared_service(world, service),
         learner.policy,
-        learner.engine,
+        engine if world.size == 1 else ShardedEngine(world, engine),
         {read.prompt.prompt_id: read for read in prompts},
         held_out,
-        CheckpointStore(run / "checkpoints", config.checkpoint.keep),
-        build_metrics(config, first_step),
+        checkpoints if world.size == 1 else SharedCheckpoints(world, checkpoints.directory, checkpoints.keep),
+        log,
         reporter,
-        stop,
+        stop if world.size == 1 else SharedStop(world, stop),
         stop_strings=pool.stop,
         success_threshold=success_threshold,
         replay=build_replay(config) if config.replay.share > 0 else None,
+        judge=judge if world.size == 1 else ShardedJudge(world, judge),
     )
 
 

@@ -35,54 +35,20 @@ def train(
     set_: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
 ) -> None:
-    """Trains. Ctrl-C or SIGTERM ends cleanly: the lease is released and a checkpoint is kept."""
-    from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
-    from trainer_client.checkpoint import CheckpointStore
-    from trainer_client.config import load_config
-    from trainer_client.curriculum_service import connect
-    from trainer_client.progress import ProgressView
-    from trainer_client.stopping import StopRequest
-    from trainer_client.tasks.build import build_pool
+    """Trains. Ctrl-C or SIGTERM ends cleanly: the lease is released and a checkpoint is kept.
 
-    console = Console()
+    On several GPUs: torchrun --nproc-per-node N -m trainer_client.cli train --config FILE
+    """
+    from trainer_client.config import load_config
+    from trainer_client.distributed.world import start_world
+    from trainer_client.training_run import train as run_training
+
     settings = load_config(config, set_ or [])
-    store = CheckpointStore(settings.run_directory / "checkpoints")
-    first_step = store.latest() if resume else 0
-    if not resume and store.steps():
-        raise TrainerError(
-            f"run {settings.name!r}: {store.directory} holds checkpoints of an earlier run; "
-            "go on with --resume, or choose another name"
-        )
-    pool = build_pool(settings.tasks)
-    with connect(settings.curriculum) as client, StopRequest() as stop:
-        # Before the model is loaded: a service that is not there should be said at once.
-        threshold = prepare_curriculum(client, settings, pool)
-        console.print(
-            f"curriculum {settings.curriculum_id!r} at {settings.curriculum.target}: "
-            f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
-            highlight=False,
-        )
-        learner = build_learner(settings)
-        with ProgressView(console, settings.steps, first_step=first_step, title=settings.name) as view:
-            trainer = build_trainer(
-                settings,
-                client,
-                learner,
-                pool,
-                view,
-                stop,
-                success_threshold=threshold,
-                first_step=first_step,
-            )
-            try:
-                if resume:
-                    trainer.resume()
-                result = trainer.run()
-            finally:
-                trainer.log.close()
-                learner.engine.close()
-    state = "interrupted" if result.interrupted else "finished"
-    console.print(f"{state} at step {result.steps}; see {settings.run_directory}", highlight=False)
+    world = start_world()
+    try:
+        run_training(settings, world, resume=resume)
+    finally:
+        world.close()
 
 
 @app.command()
@@ -177,7 +143,9 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except (TrainerError, CurriculumError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Under torchrun an error may be one process's own.
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

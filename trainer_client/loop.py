@@ -16,7 +16,7 @@ from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.evaluation import Evaluation, evaluate
 from trainer_client.exceptions import CurriculumError
-from trainer_client.judging import Judge
+from trainer_client.judging import Judge, LocalJudge
 from trainer_client.learner.advantages import is_mixed
 from trainer_client.learner.policy import Policy, UpdateMetrics
 from trainer_client.learner.replay import ReplayBuffer, StoredGroup
@@ -97,6 +97,7 @@ class Trainer:
         self.stop = stop
         self.success_threshold = success_threshold
         self.replay = replay
+        self.judge = judge or LocalJudge()
         self.published = PublishedPolicies(config.run_directory / "published")
         # What a run that was killed left there.
         self.published.clear()
@@ -120,7 +121,7 @@ class Trainer:
             stop,
             reporter.note,
             lambda: self.step,
-            judge=judge,
+            judge=self.judge,
         )
         self.feed = self._make_feed()
 
@@ -281,6 +282,7 @@ class Trainer:
                 ks=settings.ks,
                 seed=round_seed(self.config.seed, EVALUATION_SEED),
                 success_threshold=self.success_threshold,
+                judge=self.judge,
             )
         result.evaluations.append((self.step, evaluation))
         metrics = {

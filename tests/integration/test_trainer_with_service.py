@@ -113,6 +113,21 @@ def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: 
     assert steps == list(range(1, state["step"] + 3))
 
 
+@pytest.mark.slow
+def test_two_processes_make_one_run(tmp_path: Path, service: ServiceProcess) -> None:
+    config = write_config(tmp_path, service, "pair", steps=2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    done = subprocess.run([*launcher, *command(config)[2:]], capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("finished at step 2") == 1
+    rows = [row for row in read_metrics(tmp_path / "pair" / "metrics.jsonl") if "reward/mean" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    with CurriculumClient(service.target) as client:
+        summary = client.summary("pair")
+    assert summary.rollouts_spent == rows[-1]["rollouts/total"]
+    assert summary.prompts_in_flight == 0
+
+
 def test_a_service_that_is_not_there_is_said_at_once(tmp_path: Path, service: ServiceProcess) -> None:
     config = write_config(tmp_path, service, "alone", curriculum={"target": "127.0.0.1:1"})
     done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer_client.distributed.world import World, shares
 from trainer_client.learner.agreement import Agreement
 from trainer_client.learner.log_probs import TokenLogProbs, completion_log_probs
 from trainer_client.learner.losses import (
@@ -74,13 +75,18 @@ class Policy:
     """A model, its optimizer, and the update.
 
     model: trainable parameters are those that require gradients (LoRA: the adapters).
+    world: the processes that learn together. Each reads its share of a batch; the losses' weights add
+    up to 1 over the whole batch, so the sum of the gradients is that of a single process.
     With a KL term and no adapters to switch off, a copy of the model as it is now is kept.
     """
 
-    def __init__(self, model: Any, settings: UpdateSettings, *, pad_id: int = 0) -> None:
+    def __init__(
+        self, model: Any, settings: UpdateSettings, *, pad_id: int = 0, world: World | None = None
+    ) -> None:
         self.model = model
         self.settings = settings
         self.pad_id = pad_id
+        self.world = world or World()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -106,11 +112,12 @@ class Policy:
         if not useful:
             return metrics
         totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
-        parts = self._parts(useful)
+        mine = self._share(useful)
+        parts = self._parts(mine)
         old = [self._old_log_probs(part) for part in parts]
         agreement = self._agreement(parts, old)
         for _ in range(self.settings.epochs):
-            metrics = self._optimizer_step(useful, old, totals)
+            metrics = self._optimizer_step(mine, old, totals)
         return replace(
             metrics,
             engine_gap=agreement.gap,
@@ -121,7 +128,7 @@ class Policy:
     @torch.no_grad()
     def probe(self, samples: Sequence[Sample], max_prompts: int = 6, max_per_prompt: int = 4) -> Probe:
         """A few completions of a few prompts (prompts are what costs), to measure an update by."""
-        chosen = probe_samples(samples, max_prompts, max_per_prompt)
+        chosen = self._share(probe_samples(samples, max_prompts, max_per_prompt))
         parts = []
         for part in self._parts(chosen):
             if self.settings.recompute_log_probs:
@@ -142,6 +149,7 @@ class Policy:
             now = self.log_probs(part)
             total += float((k3(before, now.log_probs) * now.mask).sum())
             tokens += float(now.mask.sum())
+        total, tokens = self._added_up(total, tokens)
         return total / tokens if tokens else 0.0
 
     def log_probs(self, samples: Sequence[Sample]) -> TokenLogProbs:
@@ -156,6 +164,31 @@ class Policy:
             pad_id=self.pad_id,
             share_prompts=self.settings.share_prompts,
         )
+
+    def _share(self, samples: Sequence[Sample]) -> list[Sample]:
+        """This process's samples: whole groups, about as many tokens as any other's."""
+        if self.world.size == 1:
+            return list(samples)
+        groups: dict[tuple[int, ...], list[Sample]] = {}
+        for sample in samples:
+            groups.setdefault(sample.prompt_token_ids, []).append(sample)
+        costs = [
+            len(prompt) + sum(len(sample.completion_token_ids) for sample in group)
+            for prompt, group in groups.items()
+        ]
+        parts = list(groups.values())
+        return [
+            sample for place in shares(costs, self.world.size)[self.world.rank] for sample in parts[place]
+        ]
+
+    def _added_up(self, *values: float) -> list[float]:
+        """Sums over the processes."""
+        if self.world.size == 1:
+            return list(values)
+        device = self.parameters[0].device
+        sums = torch.tensor(values, dtype=torch.float64, device=device)
+        self.world.add(sums)
+        return [float(value) for value in sums.tolist()]
 
     def _parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
         return list(micro_batches(samples, self.settings.micro_batch_tokens))
@@ -180,7 +213,11 @@ class Policy:
         for part, recomputed in zip(parts, old, strict=True):
             if recomputed is not None and self.settings.recompute_log_probs:
                 agreement.add(part, recomputed, self._behaviour(part), self.settings.importance_cap)
-        return agreement
+        return Agreement(
+            *self._added_up(
+                agreement.tokens, agreement.gap_sum, agreement.importance_sum, agreement.capped_sum
+            )
+        )
 
     def _correction(
         self, part: Sequence[Sample], behaviour_R_T: Tensor, recomputed_R_T: Tensor | None
@@ -248,6 +285,11 @@ class Policy:
             reference_kl += float(terms.kl_sum)
             entropy += float(now.entropies.sum())
             trained += int(now.mask.sum())
+        self.world.add_gradients(self.parameters)
+        loss, clipped, entropy, reference_kl, tokens = self._added_up(
+            loss, clipped, entropy, reference_kl, float(trained)
+        )
+        trained = int(tokens)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_gradient_norm))
         if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,6 @@
 """Loads a model and its tokenizer by name or path."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,13 @@ def load_model(settings: ModelConfig) -> tuple[Any, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device by name; `auto` prefers a GPU. Raises ModelError when there is none of that name."""
+    """The device by name; `auto` prefers a GPU, under torchrun the one of this process.
+
+    Raises ModelError when there is none of that name.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

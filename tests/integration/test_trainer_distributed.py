@@ -1,0 +1,132 @@
+"""Two processes train as one does: the same weights, one report of every rollout, one set of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.distributed_run import run_scenario
+from trainer_client.distributed.world import World, shares
+from trainer_client.metrics import read_metrics
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(300), pytest.mark.xdist_group("distributed")]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "full-weights-with-kl": {
+        "lora": None,
+        "learner": {"learning_rate": 0.0003, "kl_coefficient": 0.1, "epochs": 2, "micro_batch_tokens": 24},
+        "steps": 2,
+    },
+    "replay": {"replay": {"share": 0.5}},
+}
+ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "broken-service": ({"broken_step": 1}, "the service is away"),
+    "broken-engine": ({"failing_rank": 1, "evaluation": {"prompts": 0}}, "this rank's engine is broken"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes have left what they ended with, scenario by scenario."""
+    folder = tmp_path_factory.mktemp("distributed")
+    scenarios = [
+        *((name, changes) for name, changes in VARIANTS.items()),
+        ("whole", {"steps": 4}),
+        ("first-half", {"steps": 2, "name": "halves"}),
+        ("second-half", {"steps": 4, "name": "halves", "resume": True}),
+        *((name, changes) for name, (changes, _) in ERRORS.items()),
+        ("stopped", {"stop_rank": 1}),
+    ]
+    (folder / "scenarios.json").write_text(json.dumps(scenarios))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program = ["-m", "tests.distributed_run", str(folder), str(folder / "scenarios.json")]
+    done = subprocess.run(
+        [*launcher, *program],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def told(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What both ranks said at the end of a scenario."""
+    return [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+
+
+def weights(folder: Path, name: str, rank: int = 0) -> np.ndarray:
+    with np.load(folder / f"{name}-{rank}.npz") as arrays:
+        return np.concatenate([arrays[key].ravel() for key in arrays])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_learn_what_one_learns(folder: Path, tmp_path: Path, variant: str) -> None:
+    run_scenario(World(), tmp_path, variant, VARIANTS[variant])
+    alone = json.loads((tmp_path / f"{variant}-0.json").read_text())
+    first, second = told(folder, variant)
+
+    # Both ranks have the same bits; against one process only the order of sums differs.
+    np.testing.assert_array_equal(weights(folder, variant, 0), weights(folder, variant, 1))
+    moved = np.abs(weights(tmp_path, variant) - weights(folder, variant))
+    # Adam's step is the gradient's sign where gradients are about zero: these may go either way.
+    assert np.mean(moved < 1e-5) > 0.99
+    for name in ("learner/loss", "learner/kl", "learner/gradient_norm", "learner/entropy", "reward/mean"):
+        expected = [metrics[name] for metrics in alone["metrics"]]
+        assert [metrics[name] for metrics in first["metrics"]] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    # The service heard every rollout once, from rank 0.
+    assert first["rollouts"] == alone["rollouts"] > 0
+    assert first["reports"] == alone["reports"]
+    assert second["rollouts"] == 0
+    trained = [row for row in read_metrics(folder / variant / "metrics.jsonl") if "reward/mean" in row]
+    assert [row["step"] for row in trained] == list(range(1, first["steps"] + 1))
+
+
+def test_a_run_of_two_processes_resumes_from_rank_0_s_checkpoint(folder: Path) -> None:
+    assert [one["steps"] for one in told(folder, "first-half")] == [2, 2]
+    assert [one["steps"] for one in told(folder, "second-half")] == [4, 4]
+    np.testing.assert_array_equal(weights(folder, "whole"), weights(folder, "second-half"))
+    kept = sorted(path.name for path in (folder / "halves" / "checkpoints").iterdir())
+    assert kept == ["step-000002", "step-000004"]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_on_one_rank_ends_all_of_them_with_it(folder: Path, name: str) -> None:
+    first, second = told(folder, name)
+    assert ERRORS[name][1] in first["error"]
+    assert ERRORS[name][1] in second["error"]
+    # The batch that was being sampled went back.
+    assert first["released"] == (["lease-0"] if name == "broken-engine" else [])
+
+
+def test_a_stop_asked_of_one_rank_stops_all(folder: Path) -> None:
+    assert [one["steps"] for one in told(folder, "stopped")] == [0, 0]
+    assert (folder / "stopped" / "checkpoints" / "step-000000").exists()
+
+
+def test_work_is_shared_out_evenly_and_all_of_it() -> None:
+    costs = [7, 1, 1, 1, 4, 2]
+    plan = shares(costs, 2)
+    assert sorted(place for places in plan for place in places) == list(range(6))
+    assert [sum(costs[place] for place in places) for places in plan] == [8, 8]
+    assert shares([], 3) == [[], [], []]
+
+
+def test_a_world_of_one_changes_nothing() -> None:
+    world = World()
+    parameter = torch.nn.Parameter(torch.ones(3))
+    world.add_gradients([parameter])
+    assert parameter.grad is None
+    assert world.gather("x") == ["x"]
+    world.check_same([parameter])

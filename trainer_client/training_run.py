@@ -1,0 +1,80 @@
+"""A training run from settings to the last checkpoint, on one process or several."""
+
+from contextlib import ExitStack
+from typing import cast
+
+from rich.console import Console
+
+from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
+from trainer_client.checkpoint import CheckpointStore
+from trainer_client.client import CurriculumClient
+from trainer_client.config import TrainConfig
+from trainer_client.curriculum_service import connect
+from trainer_client.distributed.shared import on_first
+from trainer_client.distributed.silence import SilentReporter
+from trainer_client.distributed.world import World
+from trainer_client.loop import Reporter, RunResult
+from trainer_client.progress import ProgressView
+from trainer_client.stopping import StopRequest
+from trainer_client.tasks.build import build_pool
+from trainer_client.trainer_errors import TrainerError
+
+
+def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResult:
+    """Trains and says so on the terminal; rank 0 alone speaks, to the user and to the service.
+
+    Raises TrainerError or the service's error; what has been reached is kept in checkpoints.
+    """
+    console = Console(quiet=not world.is_first)
+    store = CheckpointStore(config.run_directory / "checkpoints")
+    # Before rank 0 writes anything that the others would take for an earlier run's.
+    first_step = on_first(world, lambda: _first_step(config, store, resume))
+    pool = build_pool(config.tasks)
+    with ExitStack() as stack:
+        client: CurriculumClient | None = None
+        if world.is_first:
+            client = stack.enter_context(connect(config.curriculum))
+        stop = stack.enter_context(StopRequest())
+        # Before the model is loaded: a service that is not there should be said at once.
+        threshold = on_first(world, lambda: prepare_curriculum(cast(CurriculumClient, client), config, pool))
+        console.print(
+            f"curriculum {config.curriculum_id!r} at {config.curriculum.target}: "
+            f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
+            highlight=False,
+        )
+        learner = build_learner(config, world)
+        stack.callback(learner.engine.close)
+        reporter: Reporter = SilentReporter()
+        if world.is_first:
+            reporter = stack.enter_context(
+                ProgressView(console, config.steps, first_step=first_step, title=config.name)
+            )
+        trainer = build_trainer(
+            config,
+            client,
+            learner,
+            pool,
+            reporter,
+            stop,
+            success_threshold=threshold,
+            first_step=first_step,
+            world=world,
+        )
+        stack.callback(trainer.log.close)
+        if resume:
+            trainer.resume()
+        result = trainer.run()
+    state = "interrupted" if result.interrupted else "finished"
+    console.print(f"{state} at step {result.steps}; see {config.run_directory}", highlight=False)
+    return result
+
+
+def _first_step(config: TrainConfig, store: CheckpointStore, resume: bool) -> int:
+    if resume:
+        return store.latest()
+    if store.steps():
+        raise TrainerError(
+            f"run {config.name!r}: {store.directory} holds checkpoints of an earlier run; "
+            "go on with --resume, or choose another name"
+        )
+    return 0
