@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from sampler_service.access import Gate, TokenFileError
 from sampler_service.config import ServiceConfig, is_loopback, unknown_variables
 from sampler_service.dashboard import DashboardServer, create_app
+from sampler_service.heap import return_memory_early
 from sampler_service.host_reader import HostReader
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
 from sampler_service.logs import configure_logging
@@ -255,6 +256,7 @@ async def serve(
     Args:
         also_until: something else than a signal that ends it when it returns.
     """
+    return_memory_early()
     stopping = on_stop_signals()
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
     if also_until is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -159,6 +159,33 @@ class PromptTable:
         offsets[: self.size + 1] = self._offsets[: self.size + 1]
         self._offsets = offsets
         self._capacity = capacity
+
+    @property
+    def spare(self) -> float:
+        """Share of the capacity that no prompt uses."""
+        return 1.0 - self.size / self._capacity if self._capacity else 0.0
+
+    def fit(self) -> Iterator[None]:
+        """Gives spare capacity back, one column at a time: the caller may do something else in between."""
+        size = self._capacity = self.size  # Who adds meanwhile grows every column anew.
+
+        def shrunk(array: NDArray[Any], entries: int) -> NDArray[Any]:
+            return array[:entries].copy()
+
+        for name in _COLUMNS:
+            if self.size == size:
+                setattr(self, name, shrunk(getattr(self, name), size))
+                yield
+        for name in self._optional:
+            if self.size == size:
+                self._optional[name] = shrunk(self._optional[name], size)
+                yield
+        if self.size == size and self.embeddings is not None:
+            self.embeddings = shrunk(self.embeddings, size)
+            yield
+        if self.size == size:
+            self._offsets = shrunk(self._offsets, size + 1)
+            self._blob = shrunk(self._blob, self._blob_bytes)
 
     def _append_ids(self, ids: NDArray[np.uint8]) -> None:
         needed = self._blob_bytes + len(ids)

@@ -49,8 +49,10 @@ class WeightedPool:
         count = len(rows)
         self._rows = np.asarray(rows, dtype=np.int64)
         self._weights = np.array(weights_N[self._rows], dtype=np.float64)
-        self._places = np.full(self.size, _NOT_IN_HEAD, dtype=np.int32)
-        self._places[self._rows] = np.arange(count, dtype=np.int32)
+        # Two bytes a row suffice for a head of the usual length. It is longer for a moment in `_join` only.
+        kind = np.int16 if 4 * head_rows <= np.iinfo(np.int16).max else np.int32
+        self._places = np.full(self.size, _NOT_IN_HEAD, dtype=kind)
+        self._places[self._rows] = np.arange(count)
         tail = np.array(weights_N, dtype=np.float64)
         tail[self._rows] = 0.0
         self._tail = SumTree(tail)
@@ -112,7 +114,7 @@ class WeightedPool:
             self._join(rows[heavy], weights[heavy])
 
     def _join(self, rows: NDArray[Any], weights: NDArray[np.float64]) -> None:
-        self._places[rows] = np.arange(len(self._rows), len(self._rows) + len(rows), dtype=np.int32)
+        self._places[rows] = np.arange(len(self._rows), len(self._rows) + len(rows))
         self._rows = np.concatenate([self._rows, rows.astype(np.int64)])
         self._weights = np.concatenate([self._weights, weights])
         if len(self._rows) <= 4 * self._head_rows:
@@ -122,7 +124,7 @@ class WeightedPool:
         self._places[self._rows[out]] = _NOT_IN_HEAD
         self._tail.update(self._rows[out], self._weights[out])
         self._rows, self._weights = self._rows[kept], self._weights[kept]
-        self._places[self._rows] = np.arange(len(kept), dtype=np.int32)
+        self._places[self._rows] = np.arange(len(kept))
         self._least = float(self._weights.min())
 
     def draw(

@@ -21,6 +21,9 @@ __all__ = ["Housekeeping", "cluster_prompts", "expire_leases"]
 
 _log = structlog.get_logger(__name__)
 
+# Spare capacity of smaller or tighter tables is not worth a copy.
+_WORTH_FITTING = 10_000
+_MOST_SPARE = 0.02
 # How long the last snapshots may take when the process stops.
 _SNAPSHOT_GRACE_SECONDS = 60
 
@@ -33,6 +36,8 @@ class Housekeeping:
         self._settings = settings
         self._rounds: asyncio.Task[None] | None = None
         self._snapshots: dict[str, asyncio.Task[bool]] = {}
+        self._sizes: dict[str, int] = {}
+        """Prompts at the last round."""
 
     def start(self) -> None:
         """Begins, in the background."""
@@ -53,10 +58,12 @@ class Housekeeping:
                 try:
                     if replica.gone:
                         self._curricula.drop(replica)
+                        self._sizes.pop(replica.curriculum_id, None)
                         continue
                     await expire_leases(replica)
                     await cluster_prompts(replica)
                     self._snapshot_if_due(replica)
+                    await self._fit(replica)
                 except (LogError, CurriculumError) as error:
                     _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
                 except Exception:
@@ -65,6 +72,15 @@ class Housekeeping:
                 await self._curricula.tidy()
             except Exception:
                 _log.exception("freeing memory failed")
+
+    async def _fit(self, replica: CurriculumReplica) -> None:
+        """Gives back the room kept for more prompts, once none have come for a round."""
+        table = replica.state.table
+        settled = self._sizes.get(replica.curriculum_id) == table.size
+        self._sizes[replica.curriculum_id] = table.size
+        if settled and table.size >= _WORTH_FITTING and table.spare > _MOST_SPARE:
+            for _ in table.fit():
+                await asyncio.sleep(0)
 
     def _snapshot_if_due(self, replica: CurriculumReplica) -> None:
         running = self._snapshots.get(replica.curriculum_id)

@@ -135,3 +135,23 @@ def test_a_prompt_costs_about_64_bytes_and_its_id() -> None:
     table = PromptTable()
     table.add([f"{i:08d}".encode() for i in range(100_000)])
     assert (table.nbytes - 8 * table.size) / table.size < 100
+
+
+def test_spare_capacity_is_given_back_and_a_table_grown_meanwhile_stays_whole() -> None:
+    table = PromptTable()
+    for start in range(0, 1000, 100):
+        table.add([b"p%d" % i for i in range(start, start + 100)])
+    table.successes[:1000] = np.arange(1000)
+    assert table.spare > 0
+    for number, _ in enumerate(table.fit()):
+        if number == 3:
+            table.add([b"new-%d" % i for i in range(10)])
+    assert table.size == 1010
+    assert table.column("successes")[:1000].tolist() == list(range(1000))
+    assert table.ids(np.array([0, 999, 1009])) == ["p0", "p999", "new-9"]
+    for _ in table.fit():
+        pass
+    assert table.spare == 0
+    assert len(table.leases) == table.size
+    assert table.ids(np.array([0, 999, 1009])) == ["p0", "p999", "new-9"]
+    assert table.add([b"later"])[0].tolist() == [1010]
