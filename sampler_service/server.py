@@ -20,12 +20,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from sampler_service.access import Gate, TokenFileError
 from sampler_service.config import ServiceConfig, is_loopback, unknown_variables
 from sampler_service.dashboard import DashboardServer, create_app
-from sampler_service.heap import return_memory_early
 from sampler_service.host_reader import HostReader
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
 from sampler_service.logs import configure_logging
 from sampler_service.metrics_exchange import MetricsExchange
 from sampler_service.replica import ReplicaHost
+from sampler_service.replica.allocator import return_memory_early
 from sampler_service.rpc import PortTakenError, RpcServer
 from sampler_service.rpc.metrics import CurriculumCollector, ResidencyCollector
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 from collections.abc import Callable
 
-__all__ = ["give_back_memory"]
+__all__ = ["give_back_memory", "return_memory_early"]
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_EARLY_BYTES = 256 * 1024
+
+
+def return_memory_early() -> None:
+    """Makes freed columns go back to the system at once; for the start of a process. glibc only.
+
+    Left to itself, glibc raises these limits with the largest block ever freed, and the service then holds about
+    90 bytes per prompt more than it uses.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _EARLY_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _EARLY_BYTES)
 
 
 async def give_back_memory() -> None:
