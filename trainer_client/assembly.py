@@ -103,6 +103,7 @@ def update_settings(config: TrainConfig) -> UpdateSettings:
         micro_batch_tokens=learner.micro_batch_tokens,
         # Checkpointing recomputes layers without their cache, so prompts cannot be shared then.
         share_prompts=not learner.gradient_checkpointing,
+        mixed_precision=config.model.mixed_precision,
         recompute_log_probs=config.recompute_log_probs,
         importance_cap=learner.importance_cap,
         replay_importance_cap=config.replay.importance_cap,
@@ -255,4 +256,9 @@ def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEng
     if not config.engine_shares_model:
         # Sampling while the learner changes its weights needs a copy that holds still.
         model, _ = build_model(config)
-    return TransformersEngine(model, tokenizer, max_batch_rows=rollouts.max_batch_rows)
+    return TransformersEngine(
+        model,
+        tokenizer,
+        max_batch_rows=rollouts.max_batch_rows,
+        mixed_precision=config.model.mixed_precision,
+    )

@@ -22,7 +22,9 @@ class ModelConfig(Settings):
     path: str = "smollm2"
     """A folder in Hugging Face format, `smollm2` (from its package) or `tiny` (random, for tests)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights. On a CPU float32 trains fastest."""
+    """Of the weights; adapters are float32 whatever this is. On a CPU float32 trains fastest."""
+    mixed_precision: bool = False
+    """Weights in float32, products of matrices in bfloat16: for training all weights on a GPU."""
     device: str = "auto"
     """`auto`: a GPU if there is one."""
     chat_template: bool = False
@@ -39,6 +41,12 @@ class ModelConfig(Settings):
     """Longer prompts are an error, named."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0: torch's choice."""
+
+    @model_validator(mode="after")
+    def _mixed_with_float32(self) -> Self:
+        if self.mixed_precision and self.dtype != "float32":
+            raise ValueError(f"mixed_precision keeps weights in float32, but dtype is {self.dtype}")
+        return self
 
     @model_validator(mode="after")
     def _chat_settings_need_the_template(self) -> Self:

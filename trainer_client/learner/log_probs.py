@@ -12,10 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from trainer_client.learner.samples import Sample
+from trainer_client.models.precision import autocast
 from trainer_client.rollouts.transformers_engine import pad_left
+
+# So many tokens' logits are in float32 at a time.
+PIECE_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -34,21 +39,54 @@ def completion_log_probs(
     temperature: float = 1.0,
     pad_id: int = 0,
     share_prompts: bool = True,
+    mixed_precision: bool = False,
 ) -> TokenLogProbs:
-    """Log-probabilities of the completions at `temperature`. Entropies carry no gradient."""
+    """Log-probabilities of the completions at `temperature`. Entropies carry no gradient.
+
+    mixed_precision: matrices are multiplied in bfloat16, whatever the weights are kept in.
+    """
     device = next(model.parameters()).device
     targets_R_T, mask_R_T = _pad_right([s.completion_token_ids for s in samples], pad_id, device)
     read = _shared_logits if share_prompts else _plain_logits
-    logits_R_T_V = read(model, samples, targets_R_T, mask_R_T, pad_id).float()
+    with autocast(device, mixed_precision):
+        logits_R_T_V = read(model, samples, targets_R_T, mask_R_T, pad_id)
+    log_probs_N, entropies_N = token_statistics(
+        logits_R_T_V.flatten(0, 1), targets_R_T.flatten(), temperature
+    )
+    shape = targets_R_T.shape
+    return TokenLogProbs(log_probs_N.view(shape) * mask_R_T, entropies_N.view(shape) * mask_R_T, mask_R_T)
+
+
+def token_statistics(
+    logits_N_V: Tensor, targets_N: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target and entropy of each distribution, both [N], in float32.
+
+    Piece by piece, and pieces are computed again for the gradient: of a large vocabulary's logits
+    only one copy, in the model's own type, is kept.
+    """
+    pieces = []
+    for start in range(0, len(targets_N), PIECE_TOKENS):
+        piece = slice(start, start + PIECE_TOKENS)
+        arguments = (logits_N_V[piece], targets_N[piece], temperature)
+        if logits_N_V.requires_grad and len(targets_N) > PIECE_TOKENS:
+            pieces.append(checkpoint(_statistics, *arguments, use_reentrant=False))
+        else:
+            pieces.append(_statistics(*arguments))
+    return torch.cat([one for one, _ in pieces]), torch.cat([one for _, one in pieces])
+
+
+def _statistics(logits_N_V: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logits_N_V = logits_N_V.float()
     if temperature not in (0.0, 1.0):
-        logits_R_T_V = logits_R_T_V / temperature
-    normaliser_R_T = torch.logsumexp(logits_R_T_V, dim=-1)
-    log_probs_R_T = logits_R_T_V.gather(2, targets_R_T[:, :, None])[:, :, 0] - normaliser_R_T
+        logits_N_V = logits_N_V / temperature
+    normaliser_N = torch.logsumexp(logits_N_V, dim=-1)
+    log_probs_N = logits_N_V.gather(1, targets_N[:, None])[:, 0] - normaliser_N
     with torch.no_grad():
         # H = log Z - E[logit]
-        probs = torch.softmax(logits_R_T_V, dim=-1)
-        entropies_R_T = normaliser_R_T - (probs * logits_R_T_V).sum(dim=-1)
-    return TokenLogProbs(log_probs_R_T * mask_R_T, entropies_R_T * mask_R_T, mask_R_T)
+        probs_N_V = torch.softmax(logits_N_V, dim=-1)
+        entropies_N = normaliser_N - (probs_N_V * logits_N_V).sum(dim=-1)
+    return log_probs_N, entropies_N
 
 
 def _shared_logits(

@@ -47,6 +47,7 @@ class UpdateSettings:
     max_tokens: int = 64
     micro_batch_tokens: int = 4096
     share_prompts: bool = True
+    mixed_precision: bool = False
     recompute_log_probs: bool = False
     importance_cap: float = 2.0
     replay_importance_cap: float | None = None
@@ -163,6 +164,7 @@ class Policy:
             temperature=self.settings.temperature,
             pad_id=self.pad_id,
             share_prompts=self.settings.share_prompts,
+            mixed_precision=self.settings.mixed_precision,
         )
 
     def _share(self, samples: Sequence[Sample]) -> list[Sample]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from trainer_client.models.precision import autocast
 from trainer_client.models.weights import load_weights
 from trainer_client.rollouts.batch_session import BatchSession
 from trainer_client.rollouts.protocol import (
@@ -50,12 +51,16 @@ class TransformersEngine:
 
     model: the learner's own model, or another copy that `update_policy` loads adapters into.
     max_batch_rows: rollouts sampled at once; bounds the memory of the cache.
+    mixed_precision: as the learner's, so that both compute the same log-probabilities.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_batch_rows: int = 64) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_batch_rows: int = 64, mixed_precision: bool = False
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_batch_rows = max_batch_rows
+        self.mixed_precision = mixed_precision
         self.policy_version = 0
         self._eos_ids = _eos_token_ids(model, tokenizer)
         self._pad_id = next(iter(self._eos_ids), 0)
@@ -88,7 +93,7 @@ class TransformersEngine:
         ]
         # Equal lengths side by side: little padding.
         rows.sort(key=lambda row: -len(requests[row.request_index].prompt_token_ids))
-        with _evaluating(self.model):
+        with _evaluating(self.model), autocast(self._device, self.mixed_precision):
             for start in range(0, len(rows), self.max_batch_rows):
                 self._sample_batch(rows[start : start + self.max_batch_rows], requests, sampling)
         completions: list[list[Completion]] = [[] for _ in requests]
