@@ -64,6 +64,8 @@ class RedisServer:
     """0: a unix socket instead."""
     options: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
+    plain: bool = False
+    """Started with its arguments alone: they name a configuration file with a unix socket `s.sock`."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,7 +93,7 @@ class RedisServer:
         if not self.port:
             options["unixsocket"] = str(self.socket_path)
             self.socket_path.unlink(missing_ok=True)
-        options |= self.options
+        options = {} if self.plain else options | self.options
         with (self.directory / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
                 [

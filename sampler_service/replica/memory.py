@@ -9,7 +9,7 @@ from sampler_service.curriculum.state import CurriculumState
 __all__ = ["estimated_bytes"]
 
 # Objects of a curriculum without prompts: state, planner, parts of the strategy, connections to the log.
-_EMPTY_BYTES: Final = 48 * 1024
+_EMPTY_BYTES: Final = 16 * 1024
 # The draw's weights and the exploration queue, on top of the table's own columns.
 _DERIVED_BYTES_PER_PROMPT: Final = 16
 # Per slot of a live or remembered lease: rows, quotas, counts, outcomes, ids.
