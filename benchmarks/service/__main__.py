@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from benchmarks.environment import environment
-from benchmarks.service import latency, load
+from benchmarks.service import latency, load, responsiveness
 from benchmarks.service.process import Server, running
 from curriculum.v1 import curriculum_pb2 as pb
 
@@ -48,6 +48,12 @@ def main() -> None:
         "--think-milliseconds", type=float, default=5.0, help="pause of the client before each call"
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="of the 64-trainer load")
+    parser.add_argument(
+        "--responsiveness",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure health checks under load, too",
+    )
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--save-baseline", action="store_true", help=f"write them to {BASELINE.name}")
     options = parser.parse_args()
@@ -90,6 +96,12 @@ def main() -> None:
             print(f"  64 trainers: {figures['trainers']}", flush=True)
             figures["stream"] = load.stream(server, preset, 500)
             print(f"       stream: {figures['stream']['rewards_per_second']:,} rewards/s", flush=True)
+        presets = options.presets.split(",")
+        if options.responsiveness:
+            with running(Path(folder) / "responsive") as server:
+                figures["responsiveness"] = responsiveness.measure(server, options.prompts, presets)
+            with running(Path(folder) / "responsive") as server:
+                figures["responsiveness"] |= responsiveness.first_calls(server, presets)
         started = time.perf_counter()
         with running(Path(folder) / "data") as server:
             ready = time.perf_counter() - started

@@ -49,18 +49,23 @@ async def trainer(
     return times, done
 
 
-def trainers(server: Server, curriculum: str, count: int, seconds: float, batch: int = 64) -> dict[str, Any]:
-    """`count` trainers in one client process, each asking as soon as it has reported; no error allowed."""
+def trainers(
+    server: Server, curriculum: str, count: int, seconds: float, batch: int = 64, run_name: str = ""
+) -> dict[str, Any]:
+    """`count` trainers in one client process, each asking as soon as it has reported; no error allowed.
+
+    Runs on one curriculum need different names.
+    """
 
     async def run() -> dict[str, Any]:
         async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
             stub = curriculum_pb2_grpc.CurriculumServiceStub(channel)
             alone, _ = await trainer(
-                stub, curriculum, f"alone{count}", batch, 8, time.perf_counter() + seconds / 3
+                stub, curriculum, f"{run_name}alone{count}", batch, 8, time.perf_counter() + seconds / 3
             )
             until = time.perf_counter() + seconds
             results = await asyncio.gather(
-                *(trainer(stub, curriculum, f"{count}-t{i}", batch, 8, until) for i in range(count))
+                *(trainer(stub, curriculum, f"{run_name}{count}-t{i}", batch, 8, until) for i in range(count))
             )
         done = [steps for _, steps in results]
         one, many = percentiles(alone), percentiles([t for times, _ in results for t in times])

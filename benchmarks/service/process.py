@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -31,6 +32,12 @@ class Server:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError(f"no {field}")
+
+    def loop_figures(self) -> dict[str, float]:
+        """How long its event loop was kept, since the last time this was asked."""
+        assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGUSR1)
+        return dict(json.loads(self.process.stdout.readline()))
 
     def stub(self) -> tuple[grpc.Channel, curriculum_pb2_grpc.CurriculumServiceStub]:
         channel = grpc.insecure_channel(self.address, options=OPTIONS)

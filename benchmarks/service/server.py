@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack
 import structlog
 from prometheus_client import CollectorRegistry
 
+from benchmarks.service.loop_watch import LoopWatch
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.log import EmbeddedServer, LogClient, RedisSettings
 from sampler_service.replica import ReplicaHost, ReplicaSettings
@@ -54,10 +56,14 @@ async def serve(where: str) -> None:
         host = HostWithFloor(client, ReplicaSettings())
         await host.start()
         server = await RpcServer.start(host, RpcSettings(), CollectorRegistry())
-        print(f"ready grpc={server.address} redis={url}", flush=True)
+        watch = LoopWatch()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, lambda: print(json.dumps(watch.take()), flush=True))
         stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        print(f"ready grpc={server.address} redis={url}", flush=True)
         await stop.wait()
+        watch.stop()
         await server.drain(5.0)
         await host.close()
 
