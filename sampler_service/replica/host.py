@@ -15,6 +15,7 @@ import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.arrays import from_bytes
 from sampler_service.curriculum.combinations import check_pool
 from sampler_service.curriculum.errors import (
     Aborted,
@@ -482,6 +483,10 @@ class ReplicaHost:
                 if error.reason not in _REDRAW:
                     raise
                 continue
+            if outcome.duplicate:
+                # Rejected is what was unknown then; by now the lease may be forgotten, or the prompt added.
+                answered = from_bytes(outcome.rollouts_reported.rows, "i4")
+                unknown = ~np.isin(replica.state.table.find(columns.prompt_ids), answered)
             reason = "PROMPT_NOT_IN_LEASE" if request.lease_id else "PROMPT_NOT_FOUND"
             return report_response(request, outcome, replica.state, named, unknown, reason)
         raise Aborted(

@@ -262,6 +262,39 @@ async def test_a_checkpoint_is_kept_wherever_the_connection_breaks(
         await wire.close()
 
 
+async def test_a_repeated_report_is_answered_as_at_first_whatever_has_changed_since(
+    log_client: LogClient,
+) -> None:
+    host = ReplicaHost(log_client, QUIET, seed=1)
+    await create(host)
+    leased = report_of(await next_batch(host, "n"), "leased")
+    unknown = pb.ReportRolloutsRequest(
+        curriculum_id="math",
+        request_id="unknown",
+        prompt_ids=["p0", "new"],
+        rollout_counts=[1, 1],
+        rewards=[1, 0],
+    )
+    first = [await host.report_rollouts(request) for request in (leased, unknown)]
+    assert [rejected.prompt_id for rejected in first[1].rejected] == ["new"]
+
+    async def more() -> AsyncIterator[pb.AddPromptsRequest]:
+        yield pb.AddPromptsRequest(curriculum_id="math", request_id="more", prompt_ids=["new"])
+
+    await host.add_prompts(more())
+    await host.create_checkpoint(
+        pb.CreateCheckpointRequest(curriculum_id="math", request_id="k", checkpoint_id="k")
+    )
+    await host.restore_checkpoint(
+        pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="k")
+    )
+    for request, answer in zip((leased, unknown), first, strict=True):
+        again = await host.report_rollouts(request)
+        assert again.duplicate
+        again.duplicate = False
+        assert again == answer
+
+
 async def test_leases_of_a_trainer_that_died_expire(log_client: LogClient) -> None:
     host = ReplicaHost(log_client, ReplicaSettings(tick_seconds=0.05), seed=1)
     await host.start()
