@@ -253,8 +253,9 @@ class BatchPlanner:
                 return
             self._exploration.rewind(ahead.exploration_mark)
         strategy = self._state.strategy
-        weighted = isinstance(strategy.proposal, WeightedProposal) and strategy.clusters is None
-        if not weighted or self._state.due:
+        proposal = strategy.proposal
+        scores_all = isinstance(proposal, ScoredProposal) and not proposal.candidates_per_prompt
+        if scores_all or strategy.clusters is not None or self._state.due:
             return  # These look at the whole pool for each draw: too dear for a guess.
         mark = self._exploration.mark()
         try:

@@ -177,6 +177,15 @@ def test_a_cluster_without_free_prompts_leaves_its_share_to_the_others() -> None
     assert len(run.planner.plan(10).rows) == 2
 
 
+@pytest.mark.parametrize(("candidates", "ahead"), [(0, False), (4, True)])
+def test_scored_batches_are_drawn_ahead_when_few_prompts_are_scored(candidates: int, ahead: bool) -> None:
+    run = Run("uniform-grpo", {"proposal": {"thompson": {"candidates_per_prompt": candidates}}})
+    run.add(100)
+    run.planner.settle(run.planner.plan(4))
+    run.planner.plan_ahead()
+    assert (run.planner.planned_ahead is not None) is ahead
+
+
 def test_a_batch_drawn_ahead_is_granted_when_nothing_has_changed() -> None:
     run = pool("cures", 200)
     run.planner.settle(run.planner.plan(10, 80))

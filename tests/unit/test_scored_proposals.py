@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import chisquare, ks_2samp
 
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.curriculum.proposals import PROPOSALS, ScoredProposal
@@ -50,6 +50,16 @@ def test_thompson_objectives_peak_where_they_should(objective: Any, best_rate: f
     grid = np.linspace(0, 1, 3001)
     values = Thompson(objective=objective, target=0.7).objective_of(grid)
     assert grid[values.argmax()] == pytest.approx(best_rate, abs=5e-4)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (5, 2), (0.5, 0.5), (1e-9, 1e-9), (2, 1e-9)])
+def test_thompson_draws_from_the_posterior(alpha: float, beta: float) -> None:
+    class PassRates(Thompson):
+        def objective_of(self, p: Any) -> Any:
+            return p
+
+    drawn = PassRates().scores(view_of(np.full(4000, alpha), np.full(4000, beta)), Moment(), rng(2))
+    assert ks_2samp(drawn, rng(3).beta(alpha, beta, 4000)).pvalue > 1e-4
 
 
 def test_thompson_chooses_by_the_probability_of_being_best() -> None:

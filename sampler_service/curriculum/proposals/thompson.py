@@ -26,7 +26,14 @@ class Thompson(ScoredProposal):
     def scores(self, view: PromptView, moment: Moment, rng: np.random.Generator) -> NDArray[np.float64]:
         """O(prompts) Beta draws."""
         # Beta(0, ·) is no distribution; evidence without any prior may come to it.
-        drawn = rng.beta(np.maximum(view.alphas, 1e-9), np.maximum(view.betas, 1e-9))
+        alphas, betas = np.maximum(view.alphas, 1e-9), np.maximum(view.betas, 1e-9)
+        # Two gammas make a Beta, at a quarter of the price where most prompts have a flat posterior.
+        right, wrong = rng.standard_gamma(alphas), rng.standard_gamma(betas)
+        total = right + wrong
+        drawn = np.divide(right, total, out=np.zeros_like(total), where=total > 0)
+        if (tiny := np.flatnonzero(total == 0)).size:
+            # Both too small for a float: the generator's own Beta works in logarithms there.
+            drawn[tiny] = rng.beta(alphas[tiny], betas[tiny])
         return self.objective_of(drawn)
 
     def objective_of(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
