@@ -76,6 +76,22 @@ def replicas(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def steps(options: argparse.Namespace) -> dict[str, Any]:
+    """Processor time and log bytes per step of a trainer, for several batch sizes."""
+    figures: dict[str, Any] = {"prompts": options.method_prompts}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder) / "data") as first,
+        running(Path(folder) / "data", first.redis_url) as second,
+    ):
+        for batch in _numbers(options.batches):
+            figures[str(batch)] = measures.of_steps(
+                first, second, options.method_prompts, batch, 2 * options.rounds
+            )
+            _say(f"steps of {batch}", figures[str(batch)])
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks growth", description=__doc__)
     parser.add_argument("--prompts", default="1e5,1e6", help="sizes of the pool; 1e7 takes minutes and 5 GB")
@@ -88,14 +104,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of the load by many trainers")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--think-milliseconds", type=float, default=5.0)
-    parser.add_argument("--parts", default="pool,batch,replicas")
+    parser.add_argument("--parts", default="pool,batch,replicas,steps")
     parser.add_argument("--folder", type=Path, help="where the logs of the pools are kept meanwhile")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument(
         "--save-baseline", action="store_true", help=f"put the measured parts into {BASELINE.name}"
     )
     options = parser.parse_args()
-    parts = {"pool": pool_sizes, "batch": batches_and_methods, "replicas": replicas}
+    parts = {
+        "pool": pool_sizes,
+        "batch": batches_and_methods,
+        "replicas": replicas,
+        "steps": steps,
+    }
     figures: dict[str, Any] = {}
     for name in options.parts.split(","):
         started = time.perf_counter()

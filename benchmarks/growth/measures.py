@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from benchmarks.service.process import OPTIONS, Server, running
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
 
-__all__ = ["of_pool", "of_trainers"]
+__all__ = ["of_pool", "of_steps", "of_trainers"]
 
 
 def _redis_bytes(server: Server) -> int:
@@ -89,4 +91,70 @@ def of_trainers(servers: list[Server], prompts: int, options: argparse.Namespace
         "steps_per_second": round(float(steps.sum()) / options.seconds, 1),
         "batch": latency.percentiles([seconds for times, _ in results for seconds in times]),
         "most_over_least_steps": round(float(steps.max() / max(steps.min(), 1)), 2),
+    }
+
+
+def _cpu_seconds(server: Server) -> float:
+    """Of the service's process so far."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _train(server: Server, curriculum: str, batch: int, steps: Iterable[int]) -> None:
+    rng = np.random.default_rng(0)
+    channel, stub = server.stub()
+    for step in steps:
+        version = step // 10
+        granted = stub.NextBatch(
+            pb.NextBatchRequest(
+                curriculum_id=curriculum,
+                request_id=f"n{step}",
+                batch_size=batch,
+                rollout_budget=8 * batch,
+                policy_version=version,
+            )
+        ).batch
+        stub.ReportRollouts(
+            pb.ReportRolloutsRequest(
+                curriculum_id=curriculum,
+                request_id=f"r{step}",
+                lease_id=granted.lease_id,
+                prompt_ids=granted.prompt_ids,
+                rollout_counts=granted.quotas,
+                rewards=rng.integers(0, 2, sum(granted.quotas)).astype(float).tolist(),
+                policy_version=version,
+            )
+        )
+    channel.close()
+
+
+def of_steps(first: Server, second: Server, prompts: int, batch: int, steps: int) -> dict[str, Any]:
+    """What one step of a trainer (a batch, a report of 8 rollouts each) takes of processors and of the log.
+
+    The first replica serves the trainer; the second is asked once at the end and folds what it has missed.
+    Processor time, so that it does not matter who else computes.
+    """
+    name = f"steps of {batch}"
+    latency.add_prompts(first, name, "cures", prompts)
+    channel, stub = second.stub()
+    stub.GetCurriculum(pb.GetCurriculumRequest(curriculum_id=name))
+    _train(first, name, batch, range(20))  # Loads, and imports what is imported late.
+    stub.GetCurriculum(pb.GetCurriculumRequest(curriculum_id=name))
+    log = redis.Redis.from_url(first.redis_url)
+
+    def reading() -> tuple[float, float, float, float]:
+        cpu, appended = log.info("cpu"), log.info("persistence")["aof_current_size"]
+        used = cpu["used_cpu_user"] + cpu["used_cpu_sys"]
+        return _cpu_seconds(first), _cpu_seconds(second), float(used), float(appended)
+
+    before = reading()
+    _train(first, name, batch, range(20, 20 + steps))
+    stub.GetCurriculum(pb.GetCurriculumRequest(curriculum_id=name))
+    served, followed, logged, appended = np.subtract(reading(), before) / steps
+    channel.close()
+    return {
+        "service_cpu_ms_per_step": round(1e3 * served, 3),
+        "following_replica_cpu_ms_per_step": round(1e3 * followed, 3),
+        "log_server_cpu_ms_per_step": round(1e3 * logged, 3),
+        "log_bytes_per_step": round(appended),
     }

@@ -90,7 +90,7 @@ def measure(
 
 
 async def _run(options: argparse.Namespace) -> dict[str, Any]:
-    figures: dict[str, Any] = {"environment": environment(), "batch": options.batch, "group": GROUP}
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         async with EmbeddedServer(folder) as server:
             kinds: list[Callable[[], Peer]] = [
@@ -108,7 +108,12 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
                 results = await asyncio.to_thread(
                     measure, kinds, prompts, options.batch, options.rounds, options.seconds
                 )
-                figures[str(prompts)] = results
+                figures[str(prompts)] = {
+                    "environment": environment(),
+                    "batch": options.batch,
+                    "group": GROUP,
+                    "peers": results,
+                }
                 for result in results:
                     print(
                         f"{prompts:>9,} {result['peer']:<40}"
@@ -130,14 +135,16 @@ def main() -> None:
         "--reverb-python", help="Python of an environment with dm-reverb; without it that peer is left out"
     )
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
-    parser.add_argument("--save-baseline", action="store_true", help=f"write them to {BASELINE.name}")
+    parser.add_argument(
+        "--save-baseline", action="store_true", help=f"put the measured sizes into {BASELINE.name}"
+    )
     options = parser.parse_args()
     figures = asyncio.run(_run(options))
-    text = json.dumps(figures, indent=2) + "\n"
     if options.output:
-        options.output.write_text(text)
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
     if options.save_baseline:
-        BASELINE.write_text(text)
+        known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+        BASELINE.write_text(json.dumps(known | figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
