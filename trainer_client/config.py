@@ -116,6 +116,12 @@ class CurriculumConfig(Settings):
     """Rollouts per step, all rounds; 0: the strategy's default."""
     equal_quotas: bool = False
     """The same number of rollouts for every prompt."""
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long one call is retried."""
+    patience_seconds: float = Field(default=600.0, ge=0)
+    """How long a service that is away is waited for in all, with back-off; then the run ends."""
+    carry_on: bool = False
+    """... or goes on: uniform draws from the pool, reported when the service is back."""
 
     @model_validator(mode="after")
     def _tls_files_need_tls(self) -> Self:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from trainer_client.client import (
@@ -19,15 +20,24 @@ from trainer_client.config import CurriculumConfig
 from trainer_client.trainer_errors import TrainerError
 
 
-def connect(settings: CurriculumConfig) -> CurriculumClient:
-    """A client by the settings. Raises TrainerError when a file they name cannot be read."""
+def connect(settings: CurriculumConfig, outbox: Path | None = None) -> CurriculumClient:
+    """A client by the settings. Raises TrainerError when a file they name cannot be read.
+
+    outbox: file that keeps unacknowledged reports over a crash of this process.
+    """
     files = (settings.ca_file, settings.cert_file, settings.key_file)
     tls: bool | Tls | None = settings.tls
     if any(files) or settings.server_name:
         tls = Tls(*files, settings.server_name or None)
     try:
         token = settings.token_file.read_text(encoding="utf-8").strip() if settings.token_file else None
-        return CurriculumClient(settings.target, token=token, tls=tls)
+        return CurriculumClient(
+            settings.target,
+            token=token,
+            tls=tls,
+            timeout_seconds=settings.timeout_seconds,
+            outbox_path=outbox,
+        )
     except OSError as error:
         raise TrainerError(f"curriculum: {error.filename}: {error.strerror}") from error
 

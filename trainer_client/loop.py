@@ -27,7 +27,7 @@ from trainer_client.rollouts import RolloutEngine, SamplingParams
 from trainer_client.rounds import CollectedBatch, ReadPrompt, round_seed
 from trainer_client.stopping import StopRequest
 from trainer_client.stopwatch import Stopwatch
-from trainer_client.trainer_errors import DivergedError
+from trainer_client.trainer_errors import DivergedError, ServiceAwayError
 from trainer_client.training_samples import training_samples
 
 # Where a step's seeds branch off: evaluations must not share random numbers with training.
@@ -111,6 +111,7 @@ class Trainer:
         self.tokens = 0
         self._exploded_steps = 0
         self._saved_step = -1
+        self._save_owed = False
         self.source = BatchSource(
             config,
             self.run_id,
@@ -144,10 +145,15 @@ class Trainer:
         Raises CheckpointError, or the service's error when it does not know the curriculum's checkpoint.
         """
         state = self.checkpoints.load(self.policy, self.checkpoints.latest(), self.replay)
-        receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
+        if state.curriculum_checkpoint_id:
+            receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
+            self.source.revision = receipt.revision
+        else:
+            self.reporter.note(
+                "this checkpoint was made without the service; the curriculum goes on as it is"
+            )
         self.step = self._saved_step = state.step
         self.rollouts, self.tokens = state.rollouts, state.tokens
-        self.source.revision = receipt.revision
         self._publish_policy()
         return state.step
 
@@ -156,13 +162,23 @@ class Trainer:
         result = RunResult(steps=self.step)
         try:
             self._run(result)
+            self.feed.close()
+            if self._saved_step != self.step:
+                self.save()
+        except ServiceAwayError:
+            self._keep_alone()
+            raise
         finally:
             self.feed.close()
             self.published.clear()
+        self._keep_alone()
         result.interrupted = self.step < self.config.steps
-        if self._saved_step != self.step:
-            self.save()
         return result
+
+    def _keep_alone(self) -> None:
+        """Keeps what was learnt without the curriculum's state, where the service cannot keep its part."""
+        if self._saved_step != self.step:
+            self._keep("")
 
     def _run(self, result: RunResult) -> None:
         config = self.config
@@ -181,18 +197,26 @@ class Trainer:
             due = config.evaluation.every > 0 and self.step % config.evaluation.every == 0
             if (due or last) and not self.stop.requested:
                 self.evaluate(result)
-            if config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0:
+            due = config.checkpoint.every > 0 and self.step % config.checkpoint.every == 0
+            if due or self._save_owed:
                 self.save()
 
     def save(self) -> None:
-        """Keeps a checkpoint of the run and of the curriculum."""
+        """Keeps a checkpoint of the run and of the curriculum; later, when the service is away."""
         checkpoint_id = f"{self.run_id}-step-{self.step}"
-        self.service.create_checkpoint(self.config.curriculum_id, checkpoint_id)
+        receipt = self.service.create_checkpoint(self.config.curriculum_id, checkpoint_id)
+        self._save_owed = not receipt.revision
+        if self._save_owed:
+            self.reporter.note(f"the checkpoint of step {self.step} waits for the service")
+        else:
+            self._keep(checkpoint_id)
+
+    def _keep(self, curriculum_checkpoint_id: str) -> None:
         state = RunState(
             self.step,
             self.policy.updates,
             self.config.curriculum_id,
-            checkpoint_id,
+            curriculum_checkpoint_id,
             self.rollouts,
             self.tokens,
         )
@@ -202,6 +226,8 @@ class Trainer:
 
     def _forget(self, removed: RunState) -> None:
         """Lets the service forget the curriculum's part of a checkpoint that is no more."""
+        if not removed.curriculum_checkpoint_id:
+            return
         try:
             self.service.delete_checkpoint(removed.curriculum_id, removed.curriculum_checkpoint_id)
         except CurriculumError as error:

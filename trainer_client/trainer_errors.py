@@ -5,12 +5,21 @@
     ├── DataError      also a ValueError: a data set is wrong
     ├── ModelError     also a RuntimeError: a model cannot be loaded
     ├── CheckpointError  also a RuntimeError: nothing to resume from, or another run's
-    └── DivergedError  also an ArithmeticError: the policy exploded
+    ├── DivergedError  also an ArithmeticError: the policy exploded
+    └── ServiceAwayError  also a ConnectionError: the curriculum service was away for too long
 
 The SDK's own errors are in `trainer_client.exceptions`.
 """
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "DivergedError", "ModelError", "TrainerError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "ModelError",
+    "ServiceAwayError",
+    "TrainerError",
+]
 
 
 class TrainerError(Exception):
@@ -35,3 +44,7 @@ class CheckpointError(TrainerError, RuntimeError):
 
 class DivergedError(TrainerError, ArithmeticError):
     """KL or gradient norm exploded several steps in a row; the last good checkpoint is kept."""
+
+
+class ServiceAwayError(TrainerError, ConnectionError):
+    """The curriculum service was away for longer than the settings wait; a checkpoint is kept."""

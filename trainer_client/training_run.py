@@ -14,6 +14,7 @@ from trainer_client.distributed.shared import on_first
 from trainer_client.distributed.silence import SilentReporter
 from trainer_client.distributed.world import World
 from trainer_client.loop import Reporter, RunResult
+from trainer_client.patience import PatientService
 from trainer_client.progress import ProgressView
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.build import build_pool
@@ -33,7 +34,10 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
     with ExitStack() as stack:
         client: CurriculumClient | None = None
         if world.is_first:
-            client = stack.enter_context(connect(config.curriculum))
+            # The reports that a service away has not had yet lie in the run's folder.
+            config.run_directory.mkdir(parents=True, exist_ok=True)
+            outbox = config.run_directory / "reports.outbox"
+            client = stack.enter_context(connect(config.curriculum, outbox))
         stop = stack.enter_context(StopRequest())
         # Before the model is loaded: a service that is not there should be said at once.
         threshold = on_first(world, lambda: prepare_curriculum(cast(CurriculumClient, client), config, pool))
@@ -49,9 +53,15 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
             reporter = stack.enter_context(
                 ProgressView(console, config.steps, first_step=first_step, title=config.name)
             )
+        service = None
+        if client is not None:
+            prompt_ids = [prompt.prompt_id for prompt in pool.train]
+            service = PatientService(
+                client, config.curriculum, prompt_ids, stop, reporter.note, seed=config.seed
+            )
         trainer = build_trainer(
             config,
-            client,
+            service,
             learner,
             pool,
             reporter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -143,3 +144,88 @@ def test_an_unknown_preset_is_an_error_that_names_it(tmp_path: Path, service: Se
     done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "no-such" in done.stderr
+
+
+def serve(folder: Path, data: Path, port: str = "0") -> tuple[subprocess.Popen[bytes], str]:
+    """A service on a data directory, and its address; on a port given it is the old address."""
+    log = folder / f"serve-{time.monotonic_ns()}.log"
+    ports = ["--grpc-port", port, "--http-port", "0"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sampler_service", "serve", "--data-dir", str(data), *ports],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + 90
+    while not (ready := re.search(r"^ready grpc=(\S+)", log.read_text(errors="replace"), re.MULTILINE)):
+        assert process.poll() is None, log.read_text(errors="replace")
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process, ready.group(1)
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    service, target = serve(tmp_path, data)
+    config = tmp_path / "alone.yaml"
+    settings = {
+        "name": "alone",
+        "directory": str(tmp_path),
+        "steps": 100_000,
+        "model": {"path": "tiny", "threads": 1},
+        "tasks": [{"type": "arithmetic", "kinds": ["add-1", "mul-1", "add-2"], "per_kind": 40}],
+        "curriculum": {
+            "target": target,
+            "strategy": "uniform-grpo",
+            "batch_size": 6,
+            "rollout_budget": 24,
+            "timeout_seconds": 1,
+            "patience_seconds": 1,
+            "carry_on": True,
+        },
+        "rollouts": {"max_tokens": 3},
+        "evaluation": {"every": 0, "prompts": 0},
+        "checkpoint": {"every": 0},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    metrics = tmp_path / "alone" / "metrics.jsonl"
+
+    def wait_for_steps(more: int) -> None:
+        deadline = time.monotonic() + 90
+        goal = (len(read_metrics(metrics)) if metrics.exists() else 0) + more
+        while not (metrics.exists() and len(read_metrics(metrics)) >= goal):
+            assert trainer.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    trainer = subprocess.Popen(command(config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_steps(2)
+        service.kill()
+        service.wait()
+        wait_for_steps(4)
+        service, _ = serve(tmp_path, data, target.rpartition(":")[2])
+        # A probe of the next step finds it; a few more steps are drawn by it.
+        deadline = time.monotonic() + 90
+        with CurriculumClient(target) as client:
+            before = client.summary("alone").policy_version
+            while client.summary("alone").policy_version < before + 3:
+                assert trainer.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        trainer.send_signal(signal.SIGTERM)
+        output, _ = trainer.communicate(timeout=60)
+    finally:
+        trainer.kill()
+    assert trainer.returncode == 0, output
+    assert "going on with uniform draws" in output
+    assert "is back" in output
+    rows = [row for row in read_metrics(metrics) if "reward/mean" in row]
+    with CurriculumClient(target) as client:
+        summary = client.summary("alone")
+    service.terminate()
+    service.wait(30)
+    # Every rollout was counted once, those of the time alone too; a batch cut short at the end is on top.
+    assert rows[-1]["rollouts/total"] <= summary.rollouts_spent <= rows[-1]["rollouts/total"] + 24
+    assert summary.prompts_in_flight == 0
