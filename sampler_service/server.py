@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from sampler_service import tracing
 from sampler_service.access import Gate, TokenFileError
 from sampler_service.config import ServiceConfig, is_loopback, unknown_variables
 from sampler_service.dashboard import DashboardServer, create_app
@@ -106,6 +107,7 @@ class Service:
     async def _start(self) -> None:
         config, place = self.config, self.place
         gate = open_gate(config, warn=place is None)
+        self._trace()
         redis = await provide_log_server(config, self._open)
         if place is None:
             await check_log_server(redis)
@@ -162,6 +164,17 @@ class Service:
         except PortTakenError as error:
             raise cannot_listen("gRPC", config.grpc_host, config.grpc_port, "--grpc-port", error) from error
         self._open.push_async_callback(self._drain)
+
+    def _trace(self) -> None:
+        if not tracing.wanted():
+            return
+        try:
+            stop = tracing.configure()
+        except tracing.MissingExtraError as error:
+            # A cluster may set the variable for everybody: no reason not to serve.
+            _log.warning(str(error))
+            return
+        self._open.push_async_callback(asyncio.to_thread, stop)
 
     async def _drain(self) -> None:
         self._draining = True

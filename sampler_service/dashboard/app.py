@@ -22,6 +22,7 @@ from sampler_service.dashboard.security import SecurityHeaders
 from sampler_service.dashboard.session import create_session_router
 from sampler_service.dashboard.settings import HttpSettings
 from sampler_service.dashboard.stream import SummaryFeeds
+from sampler_service.dashboard.telemetry import Telemetry
 
 STATIC_DIR = Path(__file__).parent / "static"
 
@@ -74,6 +75,8 @@ def create_app(
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard, gate=gate, settings=settings, local_only=local_only)
     app.add_middleware(SecurityHeaders)
+    if metrics_registry is not None:
+        app.add_middleware(Telemetry, registry=metrics_registry)
     install_error_handlers(app)
     app.include_router(create_session_router(gate, settings))
     app.include_router(create_router(reader, feeds))

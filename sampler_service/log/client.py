@@ -12,6 +12,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
+from sampler_service import tracing
 from sampler_service.log.backoff import Backoff
 from sampler_service.log.cluster import ClusterRouter
 from sampler_service.log.connect import RedisSettings, open_redis
@@ -136,7 +137,8 @@ class LogClient:
                 redis = self._redis
                 if isinstance(redis, ClusterRouter):
                     redis = await redis.node_of(key or self.index)
-                result = await _heeding_cancellation(operation(redis))
+                with tracing.span("log", db__system="redis", server__address=self.settings.address):
+                    result = await _heeding_cancellation(operation(redis))
             except (redis_errors.RedisError, OSError) as error:
                 translated = self._translate(error)
                 if isinstance(translated, LogUnavailableError):

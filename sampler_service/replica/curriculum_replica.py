@@ -42,7 +42,7 @@ from sampler_service.log import (
     revision_millis,
 )
 from sampler_service.replica.answers import batch_columns
-from sampler_service.replica.restoring import bring_embeddings, load_state
+from sampler_service.replica.restoring import bring_embeddings, bytes_of, load_state
 from sampler_service.replica.settings import ReplicaSettings
 
 __all__ = ["CurriculumReplica", "StateCopy", "curriculum_not_found"]
@@ -124,6 +124,7 @@ class CurriculumReplica:
         self.bytes_since_snapshot = 0
         self.fold_seconds = 0.0
         self.snapshot_millis = 0
+        self.snapshot_bytes = 0
         self._complete_until = time.monotonic()
         self._position = START
         self._machine: CurriculumMachine | None = None
@@ -203,13 +204,14 @@ class CurriculumReplica:
         for attempt in range(3):
             try:
                 try:
-                    revision, state = await load_state(self.store)
+                    manifest, state = await load_state(self.store)
                 except SnapshotMissingError:
                     pass
                 else:
                     self._install(state)
-                    self._position = revision
-                    self.snapshot_millis = revision_millis(revision)
+                    self._position = manifest.revision
+                    self.snapshot_millis = revision_millis(manifest.revision)
+                    self.snapshot_bytes = bytes_of(manifest)
                 self.events_since_snapshot = self.bytes_since_snapshot = 0
                 await self._read_on()
                 break
@@ -249,6 +251,7 @@ class CurriculumReplica:
         self.log, self.store = fresh.log, fresh.store
         self._machine, self._planner, self._position = fresh._machine, fresh._planner, fresh._position
         self.snapshot_millis, self._complete_until = fresh.snapshot_millis, fresh._complete_until
+        self.snapshot_bytes = fresh.snapshot_bytes
         self.events_since_snapshot = fresh.events_since_snapshot
         self.bytes_since_snapshot = fresh.bytes_since_snapshot
         self.events_folded += fresh.events_folded

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from sampler_service.curriculum.history import FINE_BINS
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 
 __all__ = ["CurriculumStatistics", "statistics_of"]
+
+_BINS = 10
+_EDGES = tuple((i + 1) / _BINS for i in range(_BINS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,16 @@ class CurriculumStatistics:
     snapshot_age_seconds: float
     stale: bool
     lag_seconds: float
+    snapshot_bytes: int
+    """Of the newest snapshot, blocks that it shares with others included; 0 without one."""
+    pass_rate_edges: tuple[float, ...]
+    """Upper edges of the bins below; the last is 1."""
+    pass_rate_counts: tuple[int, ...]
+    """Prompts with evidence, by the mean of their posterior."""
+    recent_mixed_share: float
+    """Mixed groups per group over the last steps; NaN before the first group."""
+    rollouts_saved: float
+    """Against uniform sampling, an estimate."""
 
 
 def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
@@ -50,4 +64,11 @@ def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
         ),
         stale=replica.stale,
         lag_seconds=replica.lag_seconds,
+        snapshot_bytes=replica.snapshot_bytes,
+        pass_rate_edges=_EDGES,
+        pass_rate_counts=tuple(
+            state.history.fine_histogram.reshape(_BINS, FINE_BINS // _BINS).sum(axis=1).tolist()
+        ),
+        recent_mixed_share=state.history.recent_mixed_share(),
+        rollouts_saved=state.history.rollouts_saved,
     )

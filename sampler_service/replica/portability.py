@@ -63,7 +63,8 @@ async def export_chunks(
     archive = _archive()
     if checkpoint_id:
         kept = require_checkpoint(replica.state, checkpoint_id)["revision"]
-        revision, state = await load_state(replica.store, kept)
+        manifest, state = await load_state(replica.store, kept)
+        revision = manifest.revision
     else:
         copied = await replica.copy_state()
         revision = copied.revision

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
+import numpy as np
+
+from curriculum.v1 import log_pb2
 from sampler_service.curriculum.embeddings import is_away_candidate
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import SnapshotStore
 
-__all__ = ["bring_embeddings", "load_state"]
+__all__ = ["bring_embeddings", "bytes_of", "load_state"]
 
 
 async def load_state(
     store: SnapshotStore, revision: str | None = None, *, all_embeddings: bool = False
-) -> tuple[str, CurriculumState]:
-    """The state kept at `revision`, the newest if None. Embeddings that its strategy does not use stay away.
+) -> tuple[log_pb2.SnapshotManifest, CurriculumState]:
+    """The state kept at `revision`, the newest if None, with its manifest. Embeddings that its strategy does not use stay away.
 
     Raises:
         SnapshotError: there is none, or it cannot be read.
@@ -24,7 +28,12 @@ async def load_state(
     state = await asyncio.to_thread(CurriculumState.restore, arrays, away)
     if all_embeddings or state.strategy.uses_embeddings:
         await bring_embeddings(store, state)
-    return manifest.revision, state
+    return manifest, state
+
+
+def bytes_of(manifest: log_pb2.SnapshotManifest) -> int:
+    """Size of a snapshot, blocks that it shares with others included."""
+    return sum(math.prod(column.shape) * np.dtype(column.dtype).itemsize for column in manifest.columns)
 
 
 async def bring_embeddings(store: SnapshotStore, state: CurriculumState) -> None:

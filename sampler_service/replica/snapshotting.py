@@ -14,6 +14,7 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import Aborted, NotFound
 from sampler_service.log import LogLostError, LogUnavailableError, SnapshotterLostError, revision_millis
 from sampler_service.replica.curriculum_replica import CurriculumReplica
+from sampler_service.replica.restoring import bytes_of
 
 __all__ = ["create_checkpoint", "hold_back", "take_snapshot"]
 
@@ -73,6 +74,7 @@ async def take_snapshot(replica: CurriculumReplica) -> bool:
             manifest = await replica.store.save(revision, copied.arrays, copied.away)
             await replica.release_embeddings(copied, manifest)
             replica.snapshot_millis = revision_millis(revision)
+            replica.snapshot_bytes = bytes_of(manifest)
             # The log is kept back to the snapshot before this one: a replica a little behind needs no reload.
             if before is not None and before != revision:
                 await replica.store.trim(before)

@@ -17,6 +17,7 @@ from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.rpc.admission import Admission
 from sampler_service.rpc.errors import Refusal, describe
 from sampler_service.rpc.roles import role_of
+from sampler_service.tracing import ServerSpan
 
 __all__ = ["CallInterceptor"]
 
@@ -25,6 +26,12 @@ _log = structlog.get_logger(__name__)
 _DETAILS_KEY = "grpc-status-details-bin"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_KINDS = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
 _STANDARD_SERVICES = ("grpc.health.", "grpc.reflection.")
 
 Answer = TypeVar("Answer")
@@ -42,12 +49,14 @@ class _Malformed:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """One interceptor for all of it, because each one costs every call.
 
-    Metrics: `grpc_server_started_total`, `grpc_server_handled_total`, `grpc_server_handling_seconds`.
+    Metrics, by the names and labels of the gRPC ecosystem: `grpc_server_started_total`,
+    `grpc_server_handled_total`, `grpc_server_handling_seconds`, `grpc_server_msg_received_total`,
+    `grpc_server_msg_sent_total`.
     """
 
     def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
         self._admission = admission
-        labels = ("grpc_service", "grpc_method")
+        labels = ("grpc_type", "grpc_service", "grpc_method")
         self._started = Counter("grpc_server_started_total", "Calls that began.", labels, registry=registry)
         self._handled = Counter(
             "grpc_server_handled_total", "Calls that ended.", (*labels, "grpc_code"), registry=registry
@@ -58,6 +67,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             labels,
             buckets=_SECONDS,
             registry=registry,
+        )
+        self._received = Counter(
+            "grpc_server_msg_received_total", "Messages taken from streams.", labels, registry=registry
+        )
+        self._sent = Counter(
+            "grpc_server_msg_sent_total", "Messages sent on streams.", labels, registry=registry
         )
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._active = 0
@@ -86,7 +101,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         service, _, name = method.strip("/").rpartition("/")
-        call: _Call[Any] = _Call(self, service, name)
+        kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        call: _Call[Any] = _Call(self, kind, service, name)
         codecs = (_tolerant(handler.request_deserializer), handler.response_serializer)
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(call.streaming(handler.stream_stream, True), *codecs)
@@ -100,14 +116,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Call(Generic[Answer]):
     """Wraps the handlers of one method."""
 
-    def __init__(self, owner: CallInterceptor, service: str, name: str) -> None:
+    def __init__(self, owner: CallInterceptor, kind: str, service: str, name: str) -> None:
         self._owner = owner
         self._name = name
         self._role = role_of(name)
         self._admission = owner._admission
-        self._labels = (service, name)
-        self._started = owner._started.labels(service, name)
-        self._seconds = owner._seconds.labels(service, name)
+        self._labels = (kind, service, name)
+        self._started = owner._started.labels(*self._labels)
+        self._seconds = owner._seconds.labels(*self._labels)
+        self._received = owner._received.labels(*self._labels)
+        self._sent = owner._sent.labels(*self._labels)
 
     def single(
         self, behavior: Callable[..., Awaitable[Answer]], streams: bool
@@ -116,6 +134,7 @@ class _Call(Generic[Answer]):
 
         async def handle(request: Any, context: _Context) -> Answer:
             began = self._begin()
+            span = ServerSpan(*self._labels[1:], context.invocation_metadata)
             code = grpc.StatusCode.OK
             caller = EVERYBODY
             try:
@@ -131,7 +150,7 @@ class _Call(Generic[Answer]):
                 await _abort(context, refusal)
                 raise AssertionError("abort raises") from error
             finally:
-                self._end(began, code, request, caller)
+                self._end(began, code, request, caller, span)
 
         return handle
 
@@ -142,6 +161,7 @@ class _Call(Generic[Answer]):
 
         async def handle(request: Any, context: _Context) -> AsyncIterator[Answer]:
             began = self._begin()
+            span = ServerSpan(*self._labels[1:], context.invocation_metadata)
             # If the client goes, we are closed in the middle of a `yield`.
             code = grpc.StatusCode.CANCELLED
             caller = EVERYBODY
@@ -150,6 +170,7 @@ class _Call(Generic[Answer]):
                 caller = self._admission.admit(context, self._role, self._name)
                 async for answer in behavior(self._checked(request, streams, caller), context):
                     self._admission.check_current(caller)
+                    self._sent.inc()
                     yield answer
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
@@ -160,16 +181,23 @@ class _Call(Generic[Answer]):
                 code = _CODES[refusal.code]
                 await _abort(context, refusal)
             finally:
-                self._end(began, code, request, caller)
+                self._end(began, code, request, caller, span)
 
         return handle
 
     def _checked(self, request: Any, streams: bool, caller: Principal) -> Any:
         """The request, or the stream of them, with what the caller may not do refused."""
         if streams:
-            return self._admission.check_stream(caller, self._role, self._name, _checked_stream(request))
+            return self._admission.check_stream(
+                caller, self._role, self._name, self._counted(_checked_stream(request))
+            )
         self._admission.check_message(caller, self._role, self._name, _checked(request))
         return request
+
+    async def _counted(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            self._received.inc()
+            yield request
 
     def _begin(self) -> float:
         self._started.inc()
@@ -177,21 +205,27 @@ class _Call(Generic[Answer]):
         self._owner._idle.clear()
         return time.perf_counter()
 
-    def _end(self, began: float, code: grpc.StatusCode, request: Any, caller: Principal) -> None:
+    def _end(
+        self, began: float, code: grpc.StatusCode, request: Any, caller: Principal, span: ServerSpan
+    ) -> None:
         seconds = time.perf_counter() - began
         self._seconds.observe(seconds)
         self._owner._handled.labels(*self._labels, code.name).inc()
         self._owner._active -= 1
         if self._owner._active == 0:
             self._owner._idle.set()
+        curriculum_id = getattr(request, "curriculum_id", "")
+        request_id = getattr(request, "request_id", "")
+        span.end(code.value[0], caller.name, curriculum_id, request_id)
         _log.debug(
             "call",
             method=self._name,
             code=code.name,
             caller=caller.name,
             milliseconds=round(seconds * 1000, 3),
-            curriculum_id=getattr(request, "curriculum_id", ""),
-            request_id=getattr(request, "request_id", ""),
+            curriculum_id=curriculum_id,
+            request_id=request_id,
+            **({"trace_id": span.trace_id} if span.trace_id else {}),
         )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sampler_service.replica import CurriculumStatistics, Residency
@@ -29,6 +29,10 @@ _GAUGES = (
     _Gauge("prompts_unseen", "Prompts never rolled out.", lambda s: s.unseen),
     _Gauge("leases_live", "Leases neither finished nor expired.", lambda s: s.live_leases),
     _Gauge("table_bytes", "Memory of the prompt table.", lambda s: s.table_bytes),
+    _Gauge("snapshot_bytes", "Size of the newest snapshot.", lambda s: s.snapshot_bytes),
+    _Gauge(
+        "rollouts_saved", "Rollouts saved against uniform sampling, an estimate.", lambda s: s.rollouts_saved
+    ),
     _Gauge("stale", "1 while the log is away and answers are the last known.", lambda s: float(s.stale)),
 )
 _STATUSES = ("error", "truncated", "stale", "filtered")
@@ -60,6 +64,17 @@ class CurriculumCollector(Collector):
         yield self._largest(figures, "snapshot_age_seconds", text, lambda s: s.snapshot_age_seconds)
         text = "Time since this replica last saw the end of the log; the longest of several curricula."
         yield self._largest(figures, "lag_seconds", text, lambda s: s.lag_seconds)
+        text = "Mixed groups per group over the last steps; the largest of several curricula."
+        yield self._largest(figures, "mixed_group_share", text, lambda s: s.recent_mixed_share)
+        yield self._pass_rates(figures)
+        yield self._counter(
+            figures, "wasted_rollouts", "Rollouts in groups that were not mixed.", _sum("wasted_rollouts")
+        )
+        yield self._counter(
+            figures, "predictions", "Rollouts whose pass rate was predicted.", _sum("predictions")
+        )
+        text = "Squared errors of those predictions: over their number it is the Brier score."
+        yield self._counter(figures, "squared_prediction_error", text, _sum("brier_sum"))
         yield self._counter(figures, "leases_expired", "Leases that ran out.", _count("leases_expired"))
         yield self._counter(figures, "duplicates", "Repeats that were recognised.", _count("duplicates"))
         yield self._counter(figures, "fold_seconds", "Time spent folding events.", lambda s: s.fold_seconds)
@@ -74,6 +89,19 @@ class CurriculumCollector(Collector):
             yield one.curriculum_id, [one]
         if len(figures) > self._max_curricula:
             yield OTHERS, figures[self._max_curricula :]
+
+    def _pass_rates(self, figures: Sequence[CurriculumStatistics]) -> Metric:
+        """A histogram of the pool as it is, not of observations: its buckets go down, too."""
+        text = "Prompts with evidence by the mean of their posterior."
+        family = HistogramMetricFamily("curriculum_pass_rate", text, labels=["curriculum"])
+        for label, group in self._grouped(figures):
+            sums = [sum(counts) for counts in zip(*(one.pass_rate_counts for one in group), strict=True)]
+            buckets, below = [], 0
+            for edge, count in zip(group[0].pass_rate_edges, sums, strict=True):
+                below += count
+                buckets.append((f"{edge:g}", float(below)))
+            family.add_metric([label], [*buckets, ("+Inf", float(below))], None)
+        return family
 
     def _counter(
         self,
@@ -144,6 +172,10 @@ class ResidencyCollector(Collector):
         evicted.add_metric(["idle"], figures.evicted_idle)
         evicted.add_metric(["memory"], figures.evicted_for_memory)
         yield evicted
+
+
+def _sum(name: str) -> Callable[[CurriculumStatistics], float]:
+    return lambda one: one.totals.get(name, 0.0)
 
 
 def _count(name: str) -> Callable[[CurriculumStatistics], float]:

@@ -86,7 +86,7 @@ def test_the_dashboard_and_the_metrics_show_what_was_done_over_grpc(running: Ser
             stub.GetCurriculum(pb.GetCurriculumRequest(curriculum_id="unseen"))
     assert json.loads(get(running, "/api/v1/curricula/seen/summary"))["rollouts_spent"] == 3
     metrics = get(running, "/metrics")
-    service = 'grpc_service="curriculum.v1.CurriculumService"'
+    service = 'grpc_service="curriculum.v1.CurriculumService",grpc_type="unary"'
     for line in (
         'curriculum_prompts{curriculum="seen"} 2.0',
         'curriculum_rollouts_total{curriculum="seen",status="ok"} 2.0',

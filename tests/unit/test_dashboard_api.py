@@ -202,3 +202,27 @@ async def test_openapi_describes_every_route_in_the_shape_that_is_sent(http):
 async def test_no_page_of_the_framework_loads_scripts_from_elsewhere(http):
     for path in ("/docs", "/redoc"):
         assert (await http.get(path)).status_code == 404
+
+
+async def test_requests_are_counted_by_route_and_carry_an_id(reader):
+    registry = CollectorRegistry()
+    transport = httpx.ASGITransport(create_app(reader, metrics_registry=registry), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://dashboard") as http:
+        first = await http.get(f"{API}/trained/summary")
+        await http.get(f"{API}/nobody/summary")
+        await http.get("/no/such/path")
+        assert len(first.headers["x-request-id"]) == 16
+        kept = await http.get("/healthz", headers={"x-request-id": "of-the-proxy.1"})
+        assert kept.headers["x-request-id"] == "of-the-proxy.1"
+        forged = await http.get("/healthz", headers={"x-request-id": 'a" injected=1'})
+        assert forged.headers["x-request-id"] != 'a" injected=1'
+
+    def count(route: str, status: str) -> float | None:
+        labels = {"method": "GET", "route": route, "status": status}
+        return registry.get_sample_value("http_requests_total", labels)
+
+    assert count(f"{API}/{{curriculum_id}}/summary", "200") == 1
+    assert count(f"{API}/{{curriculum_id}}/summary", "404") == 1
+    assert count("unknown", "404") == 1
+    duration = {"method": "GET", "route": "/healthz"}
+    assert registry.get_sample_value("http_request_duration_seconds_count", duration) == 2

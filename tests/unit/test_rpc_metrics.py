@@ -19,13 +19,24 @@ def figures(name: str, **changes: object) -> CurriculumStatistics:
         "unseen": 3,
         "live_leases": 1,
         "counters": {"duplicates": 4, "leases_expired": 5, "rollouts_truncated": 6},
-        "totals": {"rollouts": 100.0, "mixed_groups": 7.0},
+        "totals": {
+            "rollouts": 100.0,
+            "mixed_groups": 7.0,
+            "wasted_rollouts": 60.0,
+            "predictions": 80.0,
+            "brier_sum": 20.0,
+        },
         "table_bytes": 640,
         "events_folded": 8,
         "fold_seconds": 0.25,
         "snapshot_age_seconds": 9.0,
         "stale": False,
         "lag_seconds": 0.5,
+        "snapshot_bytes": 4096,
+        "pass_rate_edges": (0.5, 1.0),
+        "pass_rate_counts": (4, 3),
+        "recent_mixed_share": 0.25,
+        "rollouts_saved": -3.0,
     }
     return CurriculumStatistics(**(values | changes))  # type: ignore[arg-type]
 
@@ -45,6 +56,13 @@ def test_every_figure_is_there_under_its_name() -> None:
         "leases_live": 1,
         "table_bytes": 640,
         "snapshot_age_seconds": 9,
+        "snapshot_bytes": 4096,
+        "lag_seconds": 0.5,
+        "mixed_group_share": 0.25,
+        "rollouts_saved": -3,
+        "wasted_rollouts_total": 60,
+        "predictions_total": 80,
+        "squared_prediction_error_total": 20,
         "leases_expired_total": 5,
         "duplicates_total": 4,
         "fold_seconds_total": 0.25,
@@ -57,6 +75,14 @@ def test_every_figure_is_there_under_its_name() -> None:
         assert registry.get_sample_value("curriculum_rollouts_total", labels) == value
     labels = {"curriculum": "a", "outcome": "mixed"}
     assert registry.get_sample_value("curriculum_groups_total", labels) == 7
+
+
+def test_pass_rates_are_a_histogram_of_the_pool() -> None:
+    registry = exposed(figures("a"), figures("b"), figures("c"), max_curricula=1)
+    for label, factor in (("a", 1), (OTHERS, 2)):
+        for edge, prompts in (("0.5", 4), ("1", 7), ("+Inf", 7)):
+            labels = {"curriculum": label, "le": edge}
+            assert registry.get_sample_value("curriculum_pass_rate_bucket", labels) == factor * prompts
 
 
 def test_without_a_snapshot_there_is_no_age() -> None:

@@ -14,6 +14,7 @@ from curriculum.v1 import curriculum_pb2_grpc
 from trainer_client.client._channel import Endpoint
 from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
 from trainer_client.client._status import from_rpc_error
+from trainer_client.client._tracing import client_span
 from trainer_client.exceptions import ClientClosedError, CurriculumError, DeadlineError
 
 _Request = TypeVar("_Request")
@@ -74,9 +75,11 @@ class AsyncConnection:
         timeout_seconds: float,
     ) -> _Response:
         """A unary call, retried while the service is away and time is left."""
-        return await self.retrying(
-            lambda seconds: method(request, timeout=seconds, metadata=self.endpoint.metadata), timeout_seconds
-        )
+        with client_span(request):
+            return await self.retrying(
+                lambda seconds: method(request, timeout=seconds, metadata=self.endpoint.metadata),
+                timeout_seconds,
+            )
 
     async def retrying(
         self, attempt: Callable[[float], Awaitable[_Response]], timeout_seconds: float

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 
 from trainer_client.client._status import invalid
+from trainer_client.client._tracing import trace_metadata
 
 __all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "Endpoint", "Tls"]
 
@@ -58,7 +59,12 @@ class Endpoint:
     target: str
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, int | str], ...]
-    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    authorization: tuple[tuple[str, str], ...] = field(repr=False)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call carries: the token, and which span it belongs to."""
+        return (*self.authorization, *trace_metadata())
 
     @classmethod
     def make(
@@ -89,7 +95,7 @@ class Endpoint:
             options=_options(
                 has_several, max_message_bytes, tls.server_name if isinstance(tls, Tls) else None
             ),
-            metadata=(("authorization", f"Bearer {token}"),) if token is not None else (),
+            authorization=(("authorization", f"Bearer {token}"),) if token is not None else (),
         )
 
 
