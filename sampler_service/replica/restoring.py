@@ -18,7 +18,9 @@ __all__ = ["bring_embeddings", "bytes_of", "load_state"]
 async def load_state(
     store: SnapshotStore, revision: str | None = None, *, all_embeddings: bool = False
 ) -> tuple[log_pb2.SnapshotManifest, CurriculumState]:
-    """The state kept at `revision`, the newest if None, with its manifest. Embeddings that its strategy does not use stay away.
+    """The state kept at `revision`, the newest if None, and its manifest.
+
+    Embeddings that its strategy does not use stay away.
 
     Raises:
         SnapshotError: there is none, or it cannot be read.
