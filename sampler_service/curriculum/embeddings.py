@@ -93,6 +93,10 @@ class EmbeddingColumn:
         """Keeps the vectors of rows that have none yet."""
         self._held[rows - self.away_rows] = vectors
 
+    def shrink(self) -> None:
+        """Gives spare room back."""
+        self._held = self._held[: self._size - self.away_rows].copy()
+
     # -- coming and going ------------------------------------------------------
 
     def release(self, columns: Iterable[SnapshotColumn]) -> None:

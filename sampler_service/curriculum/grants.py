@@ -47,6 +47,7 @@ def apply(machine: CurriculumMachine, event: log_pb2.BatchGranted) -> log_pb2.Ou
         expire_millis=state.millis + event.lease_millis,
         budget=event.budget,
         policy_step=state.policy_step,
+        estimator=state.estimator_name,
         notes=list(event.notes),
         rows=from_bytes(event.rows, "i4"),
         quotas=from_bytes(event.quotas, "i4"),

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler_service.curriculum.arrays import from_json_array, to_json_array
+from sampler_service.curriculum.calibration import ScoreBoard
 
-__all__ = ["CALIBRATION_BINS", "FINE_BINS", "HISTORY_BINS", "PROFILE_BINS", "History"]
+__all__ = ["FINE_BINS", "HISTORY_BINS", "PROFILE_BINS", "History"]
 
 FINE_BINS: Final = 120
 """Bins in which the difficulty histogram is kept; coarser ones are sums of these."""
 HISTORY_BINS: Final = 24
-CALIBRATION_BINS: Final = 10
 PROFILE_BINS: Final = 20
 _MAX_POINTS: Final = 512
 # How much of the quota profile each new batch leaves standing.
@@ -35,6 +35,7 @@ _SUMS: Final = (
     "exploration_mixed_groups",
     "reward_sum",
     "brier_sum",
+    "log_loss_sum",
     "predictions",
 )
 
@@ -56,8 +57,7 @@ class History:
         self._steps_per_point = 1
         self._steps_open = 0
         self.fine_histogram = np.zeros(FINE_BINS, dtype=np.int64)
-        self.log_loss_sum = 0.0
-        self.calibration = np.zeros((3, CALIBRATION_BINS))  # rollouts, predicted sum, observed sum
+        self.scores = ScoreBoard()
         self.profile = np.zeros((2, PROFILE_BINS))  # prompts, quota sum
         self.last_mean_reward = 0.5
         self._explored = np.zeros(2)  # groups of the exploration floor, and how many were mixed
@@ -78,17 +78,17 @@ class History:
         self.counters[name] = self.counters.get(name, 0) + by
 
     def score(
-        self, predicted: NDArray[np.floating[Any]], positives: NDArray[Any], outcomes: NDArray[Any]
+        self, estimator: str, predicted: NDArray[Any], positives: NDArray[Any], outcomes: NDArray[Any]
     ) -> None:
-        """Scores pass rates predicted before their groups came out, rollout by rollout."""
-        p = np.clip(predicted.astype(np.float64), 1e-6, 1.0 - 1e-6)
-        k, n = positives.astype(np.float64), outcomes.astype(np.float64)
-        brier = k * (1.0 - p) ** 2 + (n - k) * p**2
-        self.count(brier_sum=float(brier.sum()), predictions=float(n.sum()))
-        self.log_loss_sum -= float((k * np.log(p) + (n - k) * np.log1p(-p)).sum())
-        bins = np.minimum((p * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-        for row, values in enumerate((n, n * p, k)):
-            self.calibration[row] += np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)
+        """Scores pass rates that an estimator predicted before their groups came out."""
+        scores = self.scores.of(estimator)
+        before = scores.brier_sum, scores.log_loss_sum, scores.predictions
+        scores.score(predicted, positives, outcomes)
+        self.count(
+            brier_sum=scores.brier_sum - before[0],
+            log_loss_sum=scores.log_loss_sum - before[1],
+            predictions=scores.predictions - before[2],
+        )
 
     def profile_quotas(self, pass_rates: NDArray[Any], quotas: NDArray[Any]) -> None:
         """Adds a grant to the profile of quota against pass rate."""
@@ -99,6 +99,7 @@ class History:
 
     def close_step(self, millis: int, policy_version: int) -> None:
         """The policy has advanced: the open sums become a point (or join the one being filled)."""
+        self.scores.close_step(policy_version)
         step = self._open
         if step["rollouts"] > 0:
             self.last_mean_reward = step["reward_sum"] / step["rollouts"]
@@ -169,17 +170,16 @@ class History:
             "rollouts_saved": self.rollouts_saved,
             "steps_per_point": self._steps_per_point,
             "steps_open": self._steps_open,
-            "log_loss_sum": self.log_loss_sum,
             "last_mean_reward": self.last_mean_reward,
         }
         arrays: dict[str, NDArray[Any]] = {
             "meta": to_json_array(meta),
             "histograms": self.histograms(),
             "fine_histogram": self.fine_histogram.copy(),
-            "calibration": self.calibration.copy(),
             "profile": self.profile.copy(),
             "explored": self._explored.copy(),
         }
+        arrays |= {f"scores.{name}": array for name, array in self.scores.export().items()}
         return arrays | {f"points.{name}": np.array(v) for name, v in self._points.items()}
 
     @classmethod
@@ -193,13 +193,16 @@ class History:
         history.rollouts_saved = meta["rollouts_saved"]
         history._steps_per_point = meta["steps_per_point"]
         history._steps_open = meta["steps_open"]
-        history.log_loss_sum = meta["log_loss_sum"]
         history.last_mean_reward = meta["last_mean_reward"]
         history.fine_histogram = np.array(arrays["fine_histogram"])
-        history.calibration = np.array(arrays["calibration"])
+        history.scores = ScoreBoard.restore(
+            {name[7:]: array for name, array in arrays.items() if name.startswith("scores.")}
+        )
         history.profile = np.array(arrays["profile"])
         history._explored = np.array(arrays["explored"])
         history._histograms = arrays["histograms"].tolist()
         for name in history._points:
-            history._points[name] = arrays[f"points.{name}"].tolist()
+            # A sum that an older snapshot did not have starts at nothing.
+            points = arrays.get(f"points.{name}", np.zeros(len(history._histograms)))
+            history._points[name] = points.tolist()
         return history

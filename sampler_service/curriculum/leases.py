@@ -83,6 +83,8 @@ class Lease:
     """Waiting for rollouts."""
     state: str = LIVE
     """live, closed, released or expired."""
+    estimator: str = ""
+    """Which one predicted the pass rates; empty in leases of old."""
 
     def begin(self) -> Lease:
         """Sets the bookkeeping of a new lease."""
@@ -152,7 +154,7 @@ class LeaseBook:
                 name: getattr(lease, name)
                 for name in (
                     "key", "lease_id", "trainer_id", "policy_version", "grant_millis", "expire_millis",
-                    "budget", "policy_step", "notes", "state",
+                    "budget", "policy_step", "notes", "state", "estimator",
                 )
             }
             for lease in leases

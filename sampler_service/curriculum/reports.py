@@ -374,7 +374,9 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) 
         lease.reward_maxima[slots],
     )
     _enter_groups(machine, rows, finished, mixed)
-    state.history.score(lease.pass_rates[slots], lease.positives[slots], n)
+    state.history.score(
+        lease.estimator or state.estimator_name, lease.pass_rates[slots], lease.positives[slots], n
+    )
     explored = lease.sources[slots] == EXPLORATION
     state.history.count(
         exploration_rollouts=float(n[explored].sum()),

@@ -75,6 +75,7 @@ class CurriculumState:
         self.strategy_json = strategy.to_json()
         self.preset = preset
         self.etag = strategy.etag
+        self.estimator_name = strategy.estimator.name
 
     @property
     def policy_step(self) -> int:

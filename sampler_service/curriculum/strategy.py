@@ -59,6 +59,14 @@ class Estimator(BaseModel):
             raise ValueError("both entries must be positive")
         return value
 
+    @property
+    def name(self) -> str:
+        """Shared evidence and decay, and a digest that differs when any parameter does."""
+        plain = self.dump()
+        parts = [next(iter(plain[part])) for part in ("shared_evidence", "decay")]
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+        return f"{'+'.join(parts)}#{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+
     def dump(self) -> dict[str, Any]:
         """As JSON values, every parameter spelt out."""
         plain = self.model_dump(mode="json", exclude={"decay", "shared_evidence"})

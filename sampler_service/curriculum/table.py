@@ -180,6 +180,9 @@ class PromptTable:
             if self.size == size:
                 self._optional[name] = shrunk(self._optional[name], size)
                 yield
+        if self.size == size and self.embeddings is not None:
+            self.embeddings.shrink()
+            yield
         if self.size == size:
             self._offsets = shrunk(self._offsets, size + 1)
             self._blob = shrunk(self._blob, self._blob_bytes)

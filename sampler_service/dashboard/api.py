@@ -21,7 +21,7 @@ Bins = Annotated[
 ]
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)]
 PassRate = Annotated[float | None, Query(ge=0, le=1)]
-TableName = Literal["calibration", "clusters", "histogram", "history", "quota_profile"]
+TableName = Literal["calibration", "clusters", "estimators", "histogram", "history", "quota_profile"]
 
 
 def prompt_filter(

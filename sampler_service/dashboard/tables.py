@@ -50,6 +50,14 @@ def _calibration(summary: pb.Summary) -> Iterable[Sequence[object]]:
     yield from zip(calibration.bin_predicted, calibration.bin_observed, calibration.bin_counts, strict=False)
 
 
+def _estimators(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    yield ("estimator", "policy_version", "predictions", "brier", "log_loss", "spearman")
+    for one in summary.estimators:
+        columns = (one.policy_versions, one.predictions, one.briers, one.log_losses, one.spearmans)
+        for point in zip(*columns, strict=True):
+            yield (one.estimator, *point)
+
+
 def _quota_profile(summary: pb.Summary) -> Iterable[Sequence[object]]:
     profile = summary.quota_profile
     yield ("pass_rate_from", "pass_rate_to", "mean_quota", "prompts")
@@ -65,6 +73,7 @@ def _clusters(summary: pb.Summary) -> Iterable[Sequence[object]]:
 SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = {
     "calibration": _calibration,
     "clusters": _clusters,
+    "estimators": _estimators,
     "histogram": _histogram,
     "history": _history,
     "quota_profile": _quota_profile,

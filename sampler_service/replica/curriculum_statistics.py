@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sampler_service.curriculum.history import FINE_BINS
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 
-__all__ = ["CurriculumStatistics", "statistics_of"]
+__all__ = ["CurriculumStatistics", "EstimatorFigures", "statistics_of"]
+
+
+class EstimatorFigures(NamedTuple):
+    """How an estimator's predictions have come out."""
+
+    predictions: float
+    brier_sum: float
+    log_loss_sum: float
+    spearman: float
+
 
 _BINS = 10
 _EDGES = tuple((i + 1) / _BINS for i in range(_BINS))
@@ -42,6 +53,8 @@ class CurriculumStatistics:
     """Mixed groups per group over the last steps; NaN before the first group."""
     rollouts_saved: float
     """Against uniform sampling, an estimate."""
+    scores: dict[str, EstimatorFigures]
+    """By estimator."""
 
 
 def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
@@ -71,4 +84,8 @@ def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
         ),
         recent_mixed_share=state.history.recent_mixed_share(),
         rollouts_saved=state.history.rollouts_saved,
+        scores={
+            name: EstimatorFigures(one.predictions, one.brier_sum, one.log_loss_sum, one.spearman())
+            for name, one in state.history.scores.estimators.items()
+        },
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.curriculum.calibration import EstimatorScores
 from sampler_service.curriculum.errors import InvalidArgument, NotFound
 from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_BINS
 from sampler_service.curriculum.state import CurriculumState
@@ -53,6 +54,7 @@ def summary(state: CurriculumState, bins: int) -> pb.Summary:
         rollouts_wasted=int(totals["wasted_rollouts"]),
         rollouts_saved=history.rollouts_saved,
         calibration=_calibration(state),
+        estimators=_estimators(state),
         clusters=_clusters(state),
         leases=_leases(state),
         quota_profile=pb.QuotaProfile(
@@ -106,23 +108,61 @@ def _history(state: CurriculumState) -> pb.History:
         exploration_rollouts=whole("exploration_rollouts"),
         mean_rewards=_ratio(series["reward_sum"], series["rollouts"]).tolist(),
         briers=_ratio(series["brier_sum"], series["predictions"]).tolist(),
+        log_losses=_ratio(series["log_loss_sum"], series["predictions"]).tolist(),
         histogram_counts=histograms.ravel().tolist(),
         histogram_bins=HISTORY_BINS,
     )
 
 
 def _calibration(state: CurriculumState) -> pb.Calibration:
-    history = state.history
-    predictions = history.totals["predictions"]
-    counts, predicted, observed = history.calibration
+    """Of all predictions; ranks are those of the estimator that was scored last."""
+    history, scores = state.history, list(state.history.scores.estimators.values())
+    predictions, brier, log_loss = (
+        history.totals[name] for name in ("predictions", "brier_sum", "log_loss_sum")
+    )
+    return _scored(predictions, brier, log_loss, history.scores.bins, scores[-1] if scores else None)
+
+
+def _scored(
+    predictions: float,
+    brier_sum: float,
+    log_loss_sum: float,
+    bins: NDArray[Any],
+    ranked: EstimatorScores | None,
+) -> pb.Calibration:
+    counts, predicted, observed = bins
     return pb.Calibration(
         predictions=int(predictions),
-        brier=history.totals["brier_sum"] / predictions if predictions else math.nan,
-        log_loss=history.log_loss_sum / predictions if predictions else math.nan,
+        brier=brier_sum / predictions if predictions else math.nan,
+        log_loss=log_loss_sum / predictions if predictions else math.nan,
         bin_counts=counts.astype(np.int64).tolist(),
         bin_predicted=_ratio(predicted, counts).tolist(),
         bin_observed=_ratio(observed, counts).tolist(),
+        spearman=ranked.spearman() if ranked else math.nan,
+        spearman_groups=ranked.window_groups if ranked else 0,
     )
+
+
+def _estimators(state: CurriculumState) -> list[pb.EstimatorCalibration]:
+    listed = []
+    for name, scores in state.history.scores.estimators.items():
+        series = scores.points(state.policy_version)
+        rollouts = series["predictions"]
+        listed.append(
+            pb.EstimatorCalibration(
+                estimator=name,
+                calibration=_scored(
+                    scores.predictions, scores.brier_sum, scores.log_loss_sum, scores.bins, scores
+                ),
+                in_force=name == state.estimator_name,
+                policy_versions=series["policy_versions"].astype(np.int64).tolist(),
+                predictions=rollouts.astype(np.int64).tolist(),
+                briers=_ratio(series["brier_sum"], rollouts).tolist(),
+                log_losses=_ratio(series["log_loss_sum"], rollouts).tolist(),
+                spearmans=_ratio(series["rank_sum"], series["ranked_groups"]).tolist(),
+            )
+        )
+    return listed
 
 
 def _clusters(state: CurriculumState) -> list[pb.ClusterSummary]:

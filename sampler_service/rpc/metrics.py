@@ -81,6 +81,19 @@ class CurriculumCollector(Collector):
         yield self._counter(figures, "events_folded", "Events folded.", lambda s: s.events_folded)
         yield self._split(figures, "rollouts", "Rollouts reported.", "status", _rollouts)
         yield self._split(figures, "groups", "Finished groups.", "outcome", _groups)
+        # Sums, so that a rate over any time gives the mean score of that time.
+        for name, (text, read) in _SCORES.items():
+            yield self._split(figures, name, text, "estimator", read)
+        yield self._spearman(figures)
+
+    def _spearman(self, figures: Sequence[CurriculumStatistics]) -> Metric:
+        text = "Rank correlation of predicted and observed pass rates over the last groups."
+        family = GaugeMetricFamily("curriculum_estimator_spearman", text, labels=["curriculum", "estimator"])
+        for one in figures[: self._max_curricula]:
+            for estimator, scores in one.scores.items():
+                if math.isfinite(scores.spearman):
+                    family.add_metric([one.curriculum_id, estimator], scores.spearman)
+        return family
 
     def _grouped(
         self, figures: Sequence[CurriculumStatistics]
@@ -190,3 +203,14 @@ def _rollouts(one: CurriculumStatistics) -> dict[str, float]:
 
 def _groups(one: CurriculumStatistics) -> dict[str, float]:
     return {outcome: one.totals.get(f"{outcome}_groups", 0.0) for outcome in _OUTCOMES}
+
+
+def _scored(field: str) -> Callable[[CurriculumStatistics], dict[str, float]]:
+    return lambda one: {estimator: getattr(scores, field) for estimator, scores in one.scores.items()}
+
+
+_SCORES = {
+    "estimator_predictions": ("Rollouts whose pass rate had been predicted.", _scored("predictions")),
+    "estimator_brier": ("Sum of their Brier scores.", _scored("brier_sum")),
+    "estimator_log_loss": ("Sum of their log losses.", _scored("log_loss_sum")),
+}

@@ -130,6 +130,15 @@ class SimulatedCurriculum:
         )
         self._fill_history(message.history)
         self._fill_calibration(message.calibration)
+        if self.points:
+            one = message.estimators.add(estimator="item_response+none#1f00aa", in_force=True)
+            self._fill_calibration(one.calibration)
+            count = len(self.points)
+            one.policy_versions.extend(range(1, count + 1))
+            one.predictions.extend([GROUPS_PER_STEP] * count)
+            one.briers.extend(p["brier"] for p in self.points)
+            one.log_losses.extend(3 * p["brier"] for p in self.points)
+            one.spearmans.extend([0.62] * count)
         self._fill_quota_profile(message.quota_profile)
         self._fill_clusters(message)
         self._fill_leases(message)
@@ -155,6 +164,7 @@ class SimulatedCurriculum:
     def _fill_calibration(self, calibration: pb.Calibration) -> None:
         calibration.predictions = GROUPS_PER_STEP * self.version
         calibration.brier, calibration.log_loss = 0.142, 0.431
+        calibration.spearman, calibration.spearman_groups = 0.62, 2048
         for i in range(10):
             predicted = (i + 0.5) / 10
             count = 0 if i == 9 else int(self.version * (4 - abs(i - 4) * 0.6))

@@ -132,7 +132,9 @@ async def test_writing_is_refused(http):
     assert (response.status_code, response.json()["error"]["reason"]) == (405, "METHOD_NOT_ALLOWED")
 
 
-@pytest.mark.parametrize("table", ["calibration", "clusters", "histogram", "history", "quota_profile"])
+@pytest.mark.parametrize(
+    "table", ["calibration", "clusters", "estimators", "histogram", "history", "quota_profile"]
+)
 async def test_every_part_of_the_summary_downloads_as_csv(http, table):
     response = await http.get(f"{API}/trained/tables/{table}.csv")
     rows = list(csv.reader(io.StringIO(response.text)))

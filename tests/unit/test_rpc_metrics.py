@@ -7,6 +7,7 @@ import math
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sampler_service.replica import CurriculumStatistics
+from sampler_service.replica.curriculum_statistics import EstimatorFigures
 from sampler_service.rpc.metrics import OTHERS, CurriculumCollector
 
 
@@ -37,6 +38,7 @@ def figures(name: str, **changes: object) -> CurriculumStatistics:
         "pass_rate_counts": (4, 3),
         "recent_mixed_share": 0.25,
         "rollouts_saved": -3.0,
+        "scores": {"item_response+none#1f00aa": EstimatorFigures(100.0, 20.0, 60.0, 0.75)},
     }
     return CurriculumStatistics(**(values | changes))  # type: ignore[arg-type]
 
@@ -73,6 +75,14 @@ def test_every_figure_is_there_under_its_name() -> None:
     for status, value in {"ok": 94, "truncated": 6, "error": 0}.items():
         labels = {"curriculum": "a", "status": status}
         assert registry.get_sample_value("curriculum_rollouts_total", labels) == value
+    labels = {"curriculum": "a", "estimator": "item_response+none#1f00aa"}
+    for name, value in {
+        "estimator_predictions_total": 100,
+        "estimator_brier_total": 20,
+        "estimator_log_loss_total": 60,
+        "estimator_spearman": 0.75,
+    }.items():
+        assert registry.get_sample_value(f"curriculum_{name}", labels) == value
     labels = {"curriculum": "a", "outcome": "mixed"}
     assert registry.get_sample_value("curriculum_groups_total", labels) == 7
 

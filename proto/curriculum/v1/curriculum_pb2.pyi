@@ -1625,6 +1625,7 @@ class History(_message.Message):
     HISTOGRAM_COUNTS_FIELD_NUMBER: _builtins.int
     HISTOGRAM_BINS_FIELD_NUMBER: _builtins.int
     WASTED_ROLLOUTS_FIELD_NUMBER: _builtins.int
+    LOG_LOSSES_FIELD_NUMBER: _builtins.int
     histogram_bins: _builtins.int
     @_builtins.property
     def times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
@@ -1656,6 +1657,8 @@ class History(_message.Message):
     def wasted_rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Rollouts in groups that were all right or all wrong."""
 
+    @_builtins.property
+    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -1672,10 +1675,11 @@ class History(_message.Message):
         histogram_counts: _abc.Iterable[_builtins.int] | None = ...,
         histogram_bins: _builtins.int = ...,
         wasted_rollouts: _abc.Iterable[_builtins.int] | None = ...,
+        log_losses: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_correct_groups", b"all_correct_groups", "all_wrong_groups", b"all_wrong_groups", "briers", b"briers", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "histogram_bins", b"histogram_bins", "histogram_counts", b"histogram_counts", "mean_rewards", b"mean_rewards", "mixed_groups", b"mixed_groups", "policy_versions", b"policy_versions", "rollouts", b"rollouts", "times_seconds", b"times_seconds", "wasted_rollouts", b"wasted_rollouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_correct_groups", b"all_correct_groups", "all_wrong_groups", b"all_wrong_groups", "briers", b"briers", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "histogram_bins", b"histogram_bins", "histogram_counts", b"histogram_counts", "log_losses", b"log_losses", "mean_rewards", b"mean_rewards", "mixed_groups", b"mixed_groups", "policy_versions", b"policy_versions", "rollouts", b"rollouts", "times_seconds", b"times_seconds", "wasted_rollouts", b"wasted_rollouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1693,9 +1697,17 @@ class Calibration(_message.Message):
     BIN_COUNTS_FIELD_NUMBER: _builtins.int
     BIN_PREDICTED_FIELD_NUMBER: _builtins.int
     BIN_OBSERVED_FIELD_NUMBER: _builtins.int
+    SPEARMAN_FIELD_NUMBER: _builtins.int
+    SPEARMAN_GROUPS_FIELD_NUMBER: _builtins.int
     predictions: _builtins.int
     brier: _builtins.float
     log_loss: _builtins.float
+    spearman: _builtins.float
+    """Rank correlation (Spearman) of predicted and observed pass rates over the last
+    groups; NaN while there are too few.
+    """
+    spearman_groups: _builtins.int
+    """How many groups that were."""
     @_builtins.property
     def bin_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One entry per bin of predicted pass rate."""
@@ -1713,14 +1725,68 @@ class Calibration(_message.Message):
         bin_counts: _abc.Iterable[_builtins.int] | None = ...,
         bin_predicted: _abc.Iterable[_builtins.float] | None = ...,
         bin_observed: _abc.Iterable[_builtins.float] | None = ...,
+        spearman: _builtins.float = ...,
+        spearman_groups: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin_counts", b"bin_counts", "bin_observed", b"bin_observed", "bin_predicted", b"bin_predicted", "brier", b"brier", "log_loss", b"log_loss", "predictions", b"predictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin_counts", b"bin_counts", "bin_observed", b"bin_observed", "bin_predicted", b"bin_predicted", "brier", b"brier", "log_loss", b"log_loss", "predictions", b"predictions", "spearman", b"spearman", "spearman_groups", b"spearman_groups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
+
+@_typing.final
+class EstimatorCalibration(_message.Message):
+    """The predictions of one estimator. They are told apart by all their parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATOR_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    POLICY_VERSIONS_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    BRIERS_FIELD_NUMBER: _builtins.int
+    LOG_LOSSES_FIELD_NUMBER: _builtins.int
+    SPEARMANS_FIELD_NUMBER: _builtins.int
+    estimator: _builtins.str
+    """Shared evidence, decay, and a digest of all parameters: item_response+none#1f00aa."""
+    in_force: _builtins.bool
+    """Whether the strategy in force uses it."""
+    @_builtins.property
+    def calibration(self) -> Global___Calibration: ...
+    @_builtins.property
+    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """One entry per point in time, as in History, steps without a prediction left out."""
+
+    @_builtins.property
+    def predictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def spearmans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        estimator: _builtins.str = ...,
+        calibration: Global___Calibration | None = ...,
+        in_force: _builtins.bool = ...,
+        policy_versions: _abc.Iterable[_builtins.int] | None = ...,
+        predictions: _abc.Iterable[_builtins.int] | None = ...,
+        briers: _abc.Iterable[_builtins.float] | None = ...,
+        log_losses: _abc.Iterable[_builtins.float] | None = ...,
+        spearmans: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["briers", b"briers", "calibration", b"calibration", "estimator", b"estimator", "in_force", b"in_force", "log_losses", b"log_losses", "policy_versions", b"policy_versions", "predictions", b"predictions", "spearmans", b"spearmans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimatorCalibration: _TypeAlias = EstimatorCalibration  # noqa: Y015
 
 @_typing.final
 class ClusterSummary(_message.Message):
@@ -1866,6 +1932,7 @@ class Summary(_message.Message):
     PRESET_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATORS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     revision: _builtins.str
     policy_version: _builtins.int
@@ -1910,6 +1977,10 @@ class Summary(_message.Message):
     def quota_profile(self) -> Global___QuotaProfile: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def estimators(self) -> _containers.RepeatedCompositeFieldContainer[Global___EstimatorCalibration]:
+        """Of every estimator that was in force lately, the present one last."""
+
     def __init__(
         self,
         *,
@@ -1943,10 +2014,11 @@ class Summary(_message.Message):
         preset: _builtins.str = ...,
         stale: _builtins.bool = ...,
         completion_tokens: _builtins.int = ...,
+        estimators: _abc.Iterable[Global___EstimatorCalibration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,9 @@ import { stepsOf, stepScale, wholeTicks } from "./steps.js";
 
 const none = "No prediction has been scored yet. Every batch's predictions are, once its rewards are in.";
 
+const ranks = ({ spearman, spearman_groups }) =>
+  Number.isFinite(spearman) ? ` · rank correlation ${fixed(spearman)} over the last ${integer(spearman_groups)} groups (higher is better)` : "";
+
 export function reliabilityChart(csv) {
   const card = new Card({
     id: "reliability",
@@ -70,7 +73,7 @@ export function reliabilityChart(csv) {
     kept = calibration.bin_counts
       .map((count, i) => ({ count, predicted: calibration.bin_predicted[i], observed: calibration.bin_observed[i] }))
       .filter((bin) => bin.count > 0);
-    card.setNote(`${integer(calibration.predictions)} predictions · Brier score ${fixed(calibration.brier)} · log loss ${fixed(calibration.log_loss)} (lower is better)`);
+    card.setNote(`${integer(calibration.predictions)} predictions · Brier score ${fixed(calibration.brier)} · log loss ${fixed(calibration.log_loss)} (lower is better)${ranks(calibration)}`);
     plot.update(
       [kept.map((bin) => bin.predicted), kept.map((bin) => bin.observed)],
       `Reliability diagram over ${integer(calibration.predictions)} predictions, Brier score ${fixed(calibration.brier)}.`,

@@ -11,7 +11,7 @@ import { quotaChart } from "../charts/quota.js";
 import { explorationChart, rolloutsChart } from "../charts/rollouts.js";
 import { shiftChart } from "../charts/shift.js";
 import { figures } from "./figures.js";
-import { accountingTable, clustersTable, leasesTable } from "./tables.js";
+import { accountingTable, clustersTable, estimatorsTable, leasesTable } from "./tables.js";
 import { promptsPanel } from "./prompts.js";
 import { strategyPanel } from "./strategy.js";
 import { url } from "./url-state.js";
@@ -37,11 +37,12 @@ export function showCurriculum(main, shell, id) {
     explorationChart(csv("history")),
     reliabilityChart(csv("calibration")),
     brierChart(csv("history")),
+    estimatorsTable(csv("estimators")),
     clustersTable(csv("clusters")),
     leasesTable(),
     accountingTable(),
   ];
-  const [head, difficulty, quota, shift, groups, ratio, rollouts, exploration, reliability, brier, clusters, leases, accounting] = parts.map((part) => part.root);
+  const [head, difficulty, quota, shift, groups, ratio, rollouts, exploration, reliability, brier, estimators, clusters, leases, accounting] = parts.map((part) => part.root);
   const strategy = strategyPanel();
   const prompts = promptsPanel(id, url);
 
@@ -56,7 +57,7 @@ export function showCurriculum(main, shell, id) {
   const sections = [
     ["s-difficulty", "Difficulty", [difficulty, quota, shift]],
     ["s-rollouts", "Rollouts", [ratio, groups, rollouts, exploration]],
-    ["s-calibration", "Predictions", [reliability, brier]],
+    ["s-calibration", "Predictions", [reliability, brier, estimators]],
     ["s-clusters", "Clusters and trainers", [clusters, leases, accounting]],
     ["s-strategy", "Strategy", [strategy.root]],
     ["s-prompts", "Prompts", [prompts.root]],

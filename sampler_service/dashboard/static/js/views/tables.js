@@ -58,6 +58,32 @@ export function clustersTable(csv) {
   };
 }
 
+export function estimatorsTable(csv) {
+  const { root, host, note } = panel("estimators", "Estimators", true, csv);
+  return {
+    root,
+    update({ estimators }) {
+      if (!estimators || estimators.length === 0) {
+        note.textContent = "No prediction has been scored yet.";
+        fill(host);
+        return;
+      }
+      note.textContent = "How the predictions of each estimator came out, the last one used first. Brier score and log loss: lower is better; rank correlation: higher.";
+      fill(
+        host,
+        rows("Estimators", ["estimator", "in force", "predictions", "Brier score", "log loss", "rank correlation"], [...estimators].reverse().map((one) => [
+          one.estimator,
+          one.in_force ? "yes" : "",
+          compact(one.calibration.predictions),
+          fixed(one.calibration.brier),
+          fixed(one.calibration.log_loss),
+          Number.isFinite(one.calibration.spearman) ? fixed(one.calibration.spearman) : dash,
+        ])),
+      );
+    },
+  };
+}
+
 export function leasesTable() {
   const { root, host, note } = panel("leases", "Leases and trainers", true);
   return {
