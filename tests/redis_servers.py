@@ -22,12 +22,10 @@ import redis
 from sampler_service.log.server_binary import packaged_server_binary
 from tests.host_programs import INSTALL_FLAVOURS, INSTALL_REDIS, redis_flavour_path, redis_server_path
 
-SERVERS: Final = (
-    "valkey",
-    "redis_7",
-    pytest.param("redis_6_2", marks=[pytest.mark.slow, pytest.mark.redis_flavours]),
-    pytest.param("redis_8", marks=[pytest.mark.slow, pytest.mark.redis_flavours]),
-)
+_FLAVOUR: Final = [pytest.mark.slow, pytest.mark.redis_flavours]
+CLUSTER_SERVERS: Final = ("valkey", "redis_7", pytest.param("redis_8", marks=_FLAVOUR))
+"""Those that take a cluster's bus port as an option, so that tests can pick a free one."""
+SERVERS: Final = (*CLUSTER_SERVERS, pytest.param("redis_6_2", marks=_FLAVOUR))
 """Every kind of server that the log is tested on, as parameters of a test or a fixture."""
 
 

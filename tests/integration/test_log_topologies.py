@@ -22,7 +22,7 @@ from sampler_service.log import (
     RedisSettings,
     SnapshotterLostError,
 )
-from tests.redis_servers import RedisServer, free_port, redis_binary, valkey_binary
+from tests.redis_servers import CLUSTER_SERVERS, RedisServer, binary_of, free_port, redis_binary
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +34,10 @@ async def until(answer: bool, check, seconds: float = 30.0) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.fixture(params=["valkey", "redis_7"])
+@pytest.fixture(params=CLUSTER_SERVERS)
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[list[RedisServer]]:
     """Three primaries."""
-    binary = valkey_binary() if request.param == "valkey" else redis_binary()
+    binary = binary_of(request.param)
     with tempfile.TemporaryDirectory(prefix="log-") as directory, contextlib.ExitStack() as stack:
         nodes = []
         for number in range(3):
