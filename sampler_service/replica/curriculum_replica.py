@@ -360,7 +360,10 @@ class CurriculumReplica:
                 raise LogUnavailableError(
                     f"the log of curriculum {self.curriculum_id!r} was reloaded: {error}", 0.1
                 ) from error
-            return [self._outcome_after_reload(pending.event) for pending in group]
+            return [
+                self._outcome_after_reload(pending.event, revision)
+                for pending, revision in zip(group, error.own, strict=True)
+            ]
         except LogMissingError:
             self.gone = True
             raise
@@ -375,7 +378,7 @@ class CurriculumReplica:
         self._complete_until = asked
         return outcomes
 
-    def _outcome_after_reload(self, event: log_pb2.Event) -> log_pb2.Outcome:
+    def _outcome_after_reload(self, event: log_pb2.Event, revision: str) -> log_pb2.Outcome:
         try:
             outcome = self.machine.recall(event)
             if outcome is None:
@@ -383,7 +386,8 @@ class CurriculumReplica:
                 raise Aborted("RELOADED", "The log was reloaded while this was written; send it again.")
         except CurriculumError as refusal:
             return log_pb2.Outcome(revision=self._position, refusal=refusal.to_refusal())
-        outcome.duplicate = False
+        # It may have been carried out before, where we had not read yet.
+        outcome.duplicate = outcome.revision != revision
         return outcome
 
     # -- folding ---------------------------------------------------------------

@@ -181,6 +181,19 @@ async def test_a_replica_behind_the_trimmed_log_reloads_the_snapshot(log_client:
     assert await digest(host) == await digest(behind)
 
 
+async def test_a_repeat_at_a_replica_behind_the_trimmed_log_is_a_duplicate(log_client: LogClient) -> None:
+    host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host)
+    await behind.replica("math")
+    request = pb.AdvancePolicyRequest(curriculum_id="math", request_id="a", policy_version=1)
+    first = await host.advance_policy(request)
+    for round_ in range(2):
+        await next_batch(host, f"n{round_}")
+        await host.close()
+    again = await behind.advance_policy(request)
+    assert (again.revision, again.duplicate) == (first.revision, True)
+
+
 async def test_going_back_to_a_checkpoint(log_client: LogClient) -> None:
     host, other = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
     await create(host)
