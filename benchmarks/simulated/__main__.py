@@ -74,9 +74,7 @@ def _pool(args: argparse.Namespace, shape: Shape, features: Features, seed: int)
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulated", description=__doc__)
     parser.add_argument("--arms", nargs="*", default=[], help="names or parts of names; uniform is always in")
-    parser.add_argument(
-        "--ablations", action="store_true", help="the parts of frontier instead of the presets"
-    )
+    parser.add_argument("--ablations", action="store_true", help="the parts of frontier-ranked, and powers")
     parser.add_argument("--pools", nargs="+", choices=SHAPES, default=["skewed", "broad"])
     parser.add_argument("--features", nargs="+", choices=FEATURES, default=["none"])
     parser.add_argument("--seeds", type=int, default=5)

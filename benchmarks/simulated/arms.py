@@ -1,4 +1,4 @@
-"""What is compared: every preset, the parts of `frontier` one by one, and an oracle that knows p."""
+"""What is compared: every preset, the parts of `frontier-ranked` one by one, and an oracle that knows p."""
 
 from __future__ import annotations
 
@@ -38,32 +38,40 @@ _LITERATURE: Final = (
 
 _PER_VISIT: Final = {"decay": {"per_visit": {"factor": 0.9}}, "shared_evidence": {"none": {}}}
 ABLATIONS: Final = (
-    Arm("frontier, E[p(1-p)] of own counts alone", "frontier", {
+    Arm("ranked, E[p(1-p)] of own counts alone", "frontier-ranked", {
         "estimator": _PER_VISIT, "quota": {"fixed": {}}, "stopping": {"one_shot": {}}}),
-    Arm("frontier, own counts + pilot", "frontier", {"estimator": _PER_VISIT}),
-    Arm("frontier, drifting regression as prior", "frontier", {
+    Arm("ranked, own counts + pilot", "frontier-ranked", {"estimator": _PER_VISIT}),
+    Arm("ranked, drifting regression as prior", "frontier-ranked", {
         "estimator": {**_PER_VISIT, "shared_evidence": {"drifting": {}}}}),
-    Arm("frontier, no pilot", "frontier", {"quota": {"fixed": {}}, "stopping": {"one_shot": {}}}),
-    Arm("frontier, no pilot, knapsack quotas", "frontier", {
+    Arm("ranked, no pilot", "frontier-ranked", {"quota": {"fixed": {}}, "stopping": {"one_shot": {}}}),
+    Arm("ranked, no pilot, knapsack quotas", "frontier-ranked", {
         "quota": {"frontier": {}}, "stopping": {"one_shot": {}}}),
-    Arm("frontier, plug-in m(1-m)", "frontier", {"proposal": {"learnability": {}}}),
-    Arm("frontier, Thompson p(1-p)", "frontier", {"proposal": {"thompson": {"objective": "variance"}}}),
-    Arm("frontier, candidates 1.25", "frontier", {"stopping": {"best_first": {"candidates": 1.25}}}),
-    Arm("frontier, no exploration", "frontier", {"exploration": 0.0}),
+    Arm("ranked, plug-in m(1-m)", "frontier-ranked", {"proposal": {"learnability": {}}}),
+    Arm("ranked, Thompson p(1-p)", "frontier-ranked", {"proposal": {"thompson": {"objective": "variance"}}}),
+    Arm("ranked, candidates 1.25", "frontier-ranked", {"stopping": {"best_first": {"candidates": 1.25}}}),
     *(
-        Arm(f"frontier, rest of {steps} steps", "frontier", {"proposal": {"frontier": {"rest_steps": steps}}})
+        Arm(f"ranked, drawn with power {power}", "frontier-ranked", {"proposal": {"frontier": {"power": power}}})
+        for power in (4, 8, 16)
+    ),
+    *(
+        Arm(f"frontier, power {power}", "frontier", {"proposal": {"frontier": {"power": power}}})
+        for power in (1, 2, 6, 8, 16)
+    ),
+    Arm("ranked, no exploration", "frontier-ranked", {"exploration": 0.0}),
+    *(
+        Arm(f"ranked, rest of {steps} steps", "frontier-ranked", {"proposal": {"frontier": {"rest_steps": steps}}})
         for steps in (0, 4, 8, 16, 32)
     ),
-    Arm("frontier, offsets never drift", "frontier", {
+    Arm("ranked, offsets never drift", "frontier-ranked", {
         "estimator": {"shared_evidence": {"item_response": {"offset_drift": 0.0}}}}),
-    Arm("frontier, fixed prior variance", "frontier", {
+    Arm("ranked, fixed prior variance", "frontier-ranked", {
         "estimator": {"shared_evidence": {"item_response": {"variance_rate": 0.0}}}}),
 )  # fmt: skip
 
 
 def arms(*, ablations: bool = False) -> list[Arm]:
     """Uniform first, then the presets and the literature's methods, the oracle last."""
-    ours = {"uniform-grpo", "frontier"}
+    ours = {"uniform-grpo", "frontier", "frontier-ranked"}
     presets = [
         Arm(name, name, published=name not in ours)
         for name in sorted(PRESETS, key=lambda name: name != "uniform-grpo")

@@ -144,10 +144,17 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "proposal": {"uniform": {}},
         "quota": {"fixed": {}},
     },
-    # Ours.
+    # Ours: the frontier in proportion, one round per step. docs/decisions/012.
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},
-        "proposal": {"frontier": {}},
+        "proposal": {"frontier": {"power": 4}},
+        "quota": {"fixed": {}},
+        "exploration": 0.1,
+    },
+    # Ours: the frontier's best, with a pilot. For steps that dilute, such as plain SGD's. docs/decisions/011.
+    "frontier-ranked": {
+        "estimator": {"decay": "none", "shared_evidence": "item_response"},
+        "proposal": {"frontier": {"temperature": 0.002}},
         "quota": {"fixed": {}},
         "stopping": {"best_first": {"candidates": 1.0, "pilot": 4, "commit": 8}},
         "exploration": 0.1,

@@ -123,7 +123,7 @@ def test_the_floor_s_share_is_met_on_average_for_small_batches_too() -> None:
 
 
 def test_frontier_prefers_a_confirmed_frontier_prompt_to_unknown_and_decided_ones() -> None:
-    run = pool("frontier", 60, exploration=0.0)
+    run = pool("frontier-ranked", 60, exploration=0.0, **KNAPSACK)
     for row in range(20):
         run.report("", [row], [[1, 0] * 4])
     for row in range(20, 40):

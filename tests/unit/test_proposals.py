@@ -49,6 +49,13 @@ def test_frontier_ranks_by_posterior_expected_variance() -> None:
     assert (np.diff(view.expected_variances[ranked]) >= 0).all()
 
 
+def test_frontier_with_a_power_draws_in_proportion_to_it() -> None:
+    view = view_of([9, 1, 17], [9, 1, 1])
+    even, steep = (weights({"frontier": {"power": power}}, view) for power in (1, 4))
+    assert even == pytest.approx(view.expected_variances / view.expected_variances.sum())
+    assert steep == pytest.approx(even**4 / (even**4).sum())
+
+
 @pytest.mark.parametrize("name", [n for n in PROPOSALS if issubclass(PROPOSALS[n], WeightedProposal)])
 def test_weights_are_finite_and_not_negative_at_the_ends(name: str) -> None:
     proposal = PROPOSALS.parse(name, "proposal")
@@ -66,6 +73,7 @@ def test_weights_are_finite_and_not_negative_at_the_ends(name: str) -> None:
         ({"cures": {"temperature": 0}}, "proposal.cures.temperature"),
         ({"cures": {"tau": 1}}, "proposal.cures.tau"),
         ({"frontier": {"temperature": -1}}, "proposal.frontier.temperature"),
+        ({"frontier": {"power": -1}}, "proposal.frontier.power"),
         ({"cures": {"temperature": float("nan")}}, "proposal.cures.temperature"),
         ({"best": {}}, "proposal"),
         ({"uniform": {}, "cures": {}}, "proposal"),

@@ -1,0 +1,1 @@
+"""Curricula compared on a small language model that is really trained."""
