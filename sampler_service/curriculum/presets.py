@@ -144,7 +144,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "proposal": {"uniform": {}},
         "quota": {"fixed": {}},
     },
-    # Ours: the frontier in proportion, one round per step. docs/decisions/012.
+    # Ours: the frontier in proportion, one round per step. docs/decisions/018.
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},
         "proposal": {"frontier": {"power": 4}},
