@@ -196,6 +196,7 @@ def _config(arm: Arm, setting: Setting, seed: int, folder: str) -> TrainConfig:
             "learner": learner,
             "evaluation": {"every": 0, "prompts": 0},
             "checkpoint": {"every": 0},
+            "metrics": {"tensorboard": False},
         },
         "study",
     )
