@@ -1,4 +1,4 @@
-"""Runs a benchmark: `python -m benchmarks NAME [options]`; service (the default), growth, peers, log, simulated, trained."""
+"""Runs a benchmark: `python -m benchmarks [NAME] [options]`; service, growth, peers, log, simulated, trained."""
 
 from __future__ import annotations
 
