@@ -1,4 +1,7 @@
-"""Runs a benchmark: `python -m benchmarks [NAME] [options]`; service, growth, peers, log, simulated, trained."""
+"""Runs a benchmark: `python -m benchmarks [NAME] [options]`.
+
+Names: service, growth, peers, log, simulated, trainer, trained.
+"""
 
 from __future__ import annotations
 

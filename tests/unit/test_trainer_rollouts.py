@@ -130,6 +130,21 @@ def test_micro_batches_hold_every_sample_once_and_keep_to_the_limit() -> None:
         assert padded <= 60 or len(part) == 1
 
 
+def test_micro_batches_go_by_whatever_needs_less_reading() -> None:
+    def lengths(prompt: int, completions: list[int]) -> list[list[int]]:
+        samples = [
+            Sample(f"p{p}", (p,) * prompt, (1,) * length, (0.0,) * length, 1.0)
+            for p in range(2)
+            for length in completions
+        ]
+        return [[len(s.completion_token_ids) for s in part] for part in micro_batches(samples, 220)]
+
+    # Long prompts: together, each is read once.
+    assert lengths(100, [10, 60]) == [[10, 60], [10, 60]]
+    # Short prompts cost less than the padding of 5 to 100.
+    assert lengths(5, [5, 100]) == [[5, 5], [100, 100]]
+
+
 def test_each_request_gets_its_own_number_of_completions_in_order(model: Any, tokenizer: Any) -> None:
     asked = requests(tokenizer, [3, 0, 7, 1, 2])
     groups = TransformersEngine(model, tokenizer, max_batch_rows=4).generate(

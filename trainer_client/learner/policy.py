@@ -193,7 +193,7 @@ class Policy:
         return [float(value) for value in sums.tolist()]
 
     def _parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
-        return list(micro_batches(samples, self.settings.micro_batch_tokens))
+        return micro_batches(samples, self.settings.micro_batch_tokens)
 
     def _behaviour(self, part: Sequence[Sample]) -> Tensor:
         """Log-probs by the policy that sampled [R, T], 0 beyond a completion's end."""

@@ -1,0 +1,1 @@
+"""What a training step costs, and which part of it is the service."""
