@@ -29,6 +29,7 @@ VARIABLES = {
     "SAMPLER_ADMIN_TOKEN": "the-token-of-the-administrator",
     "SAMPLER_TRAIN_TOKEN": "the-token-of-the-trainers",
     "SAMPLER_READ_TOKEN": "the-token-of-prometheus",
+    "GRAFANA_PASSWORD": "a-password-for-grafana",
 }
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}")
 
@@ -153,6 +154,7 @@ def test_the_example_environment_names_every_variable_and_no_other():
     assert set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) >= used - {
         "SAMPLER_IMAGE",
         "TRAINER_IMAGE",
+        "TRAINER_GPU_IMAGE",
     }
     assert set(re.findall(r"^([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) <= used
     for name in VARIABLES:
@@ -202,7 +204,7 @@ def test_nothing_is_published_beyond_loopback_and_the_log_not_at_all(services: d
 
 
 def test_our_containers_run_without_rights_on_a_root_they_cannot_write(services: dict[str, Any]):
-    for name in ("sampler", "trainer"):
+    for name in ("sampler", "trainer", "trainer-gpu"):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
         dockerfile = (ROOT / services[name]["build"]["dockerfile"]).read_text()
@@ -217,6 +219,76 @@ def test_the_log_is_durable_and_never_evicts(services: dict[str, Any]):
     assert options["--appendfsync"] == "everysec"
     assert options["--maxmemory-policy"] == "noeviction"
     assert "log:/data" in services["valkey"]["volumes"]
+
+
+def test_what_is_mounted_and_mentioned_is_there():
+    text = interpolated((ROOT / "docker-compose.yml").read_text(), VARIABLES)
+    resolved = yaml.safe_load(text)
+    named_volumes = set(resolved["volumes"])
+    for name, service in resolved["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            known = source in named_volumes or source == "./models" or (ROOT / source).exists()
+            assert known, f"{name}: {source}"
+        assert set(service.get("networks", [])) <= set(resolved["networks"])
+        assert set(service.get("depends_on", [])) <= set(resolved["services"])
+        assert set(service.get("secrets", [])) <= set(resolved["secrets"])
+        assert "latest" not in service["image"]
+    assert {profile for service in resolved["services"].values() for profile in service.get("profiles", [])} == {
+        "demo", "gpu", "monitoring"
+    }  # fmt: skip
+
+
+def test_prometheus_may_read_the_metrics_of_what_compose_starts(
+    services: dict[str, Any], valkey_of_compose: int, tmp_path: Path
+):
+    """By its own configuration: the token in its secret, the port, the job that alerts and panels name."""
+    scrape = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    (job,) = scrape["scrape_configs"]
+    assert job["job_name"] == "curriculum-sampler"
+    (target,) = job["dns_sd_configs"]
+    assert target["names"] == ["sampler"]
+    assert str(target["port"]) == services["sampler"]["environment"]["SAMPLER_HTTP_PORT"]
+    secret = Path(job["authorization"]["credentials_file"]).name
+    variable = compose(VARIABLES)["secrets"][secret]["environment"]
+    mounted = {volume.split(":")[1] for volume in services["prometheus"]["volumes"]}
+    assert set(scrape["rule_files"]) <= mounted
+
+    http = free_port()
+    environment = environment_of(services["sampler"], valkey_of_compose, free_port(), http)
+    executable = Path(sys.executable).parent / "sampler-service"
+    with (tmp_path / "sampler.log").open("wb") as log:
+        process = subprocess.Popen(
+            [executable, "serve"], env=environment, cwd=tmp_path, stdout=log, stderr=log
+        )
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{http}/metrics", headers={"authorization": f"Bearer {VARIABLES[variable]}"}
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    assert b"grpc_server_handled" in answer.read()
+                break
+            except urllib.error.URLError as error:
+                if isinstance(error, urllib.error.HTTPError) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_the_trainer_on_a_gpu_reads_its_configuration(services: dict[str, Any]):
+    service = services["trainer-gpu"]
+    command = service["command"]
+    overrides = [command[i + 1] for i, part in enumerate(command) if part == "--set"]
+    config = load_config(ROOT / service["volumes"][0].split(":")[0], overrides)
+    assert config.rollouts.engine == "vllm"
+    assert config.model.path == service["volumes"][1].split(":")[1]
+    assert "vllm" in service["build"]["args"]["EXTRAS"].split(",")
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
 
 
 @pytest.mark.torch

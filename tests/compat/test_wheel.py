@@ -70,8 +70,14 @@ def test_the_wheel_holds_the_page_the_protos_and_the_types(wheel: Path):
     assert not missing
 
 
-def test_the_base_install_is_the_sdk_without_torch_and_pydantic(wheel: Path, tmp_path: Path):
-    bin_ = environment_with(wheel, "", tmp_path / "venv")
+@pytest.fixture(scope="module")
+def sdk(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the base install."""
+    return environment_with(wheel, "", tmp_path_factory.mktemp("sdk") / "venv")
+
+
+def test_the_base_install_is_the_sdk_without_torch_and_pydantic(sdk: Path, tmp_path: Path):
+    bin_ = sdk
     installed = run(bin_ / "pip", "list", "--format=freeze", cwd=tmp_path).lower()
     assert "torch" not in installed
     assert "pydantic" not in installed
@@ -81,23 +87,34 @@ def test_the_base_install_is_the_sdk_without_torch_and_pydantic(wheel: Path, tmp
     assert "CurriculumClient" in said
 
 
-def test_the_service_runs_from_the_wheel_without_torch(wheel: Path, tmp_path: Path):
+def test_the_service_runs_from_the_wheel_without_torch_and_the_sdk_beside_it(
+    wheel: Path, sdk: Path, tmp_path: Path
+):
     bin_ = environment_with(wheel, "[service,embedded]", tmp_path / "venv")
     installed = run(bin_ / "pip", "list", "--format=freeze", cwd=tmp_path).lower()
     assert "torch" not in installed
+    token = run(bin_ / "sampler-service", "tokens", "create", "me", "--role", "admin", cwd=tmp_path).split()[
+        0
+    ]
+    ports = ["--grpc-port", "0", "--http-port", "0"]
     output = tmp_path / "service.log"
     with output.open("wb") as log:
         service = subprocess.Popen(
-            [bin_ / "sampler-service", "serve", "--grpc-port", "0", "--http-port", "0"],
+            [
+                bin_ / "sampler-service",
+                "serve",
+                *"--grpc-port 0 --http-port 0 --token-file tokens.yaml".split(),
+            ],
             cwd=tmp_path,
             stdout=log,
             stderr=log,
         )
     try:
         grpc = ready_address(service, output)
-        said = run(bin_ / "python", "-c", _CLIENT, grpc, cwd=tmp_path)
+        said = run(sdk / "python", "-c", _CLIENT, grpc, cwd=tmp_path, SAMPLER_TOKEN=token)
         assert said.split() == ["4", "2"]
-        assert "wheel" in run(bin_ / "sampler-service", "curricula", "list", "--target", grpc, cwd=tmp_path)
+        listed = [bin_ / "sampler-service", "curricula", "list", "--target", grpc]
+        assert "wheel" in run(*listed, cwd=tmp_path, SAMPLER_TOKEN=token)
     finally:
         service.terminate()
         assert service.wait(60) == 0
