@@ -103,7 +103,9 @@ def test_the_service_runs_from_the_wheel_without_torch_and_the_sdk_beside_it(
             [
                 bin_ / "sampler-service",
                 "serve",
-                *"--grpc-port 0 --http-port 0 --token-file tokens.yaml".split(),
+                "--token-file",
+                "tokens.yaml",
+                *ports,
             ],
             cwd=tmp_path,
             stdout=log,
