@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -61,6 +62,8 @@ async def serve(where: str) -> None:
         loop.add_signal_handler(signal.SIGUSR1, lambda: print(json.dumps(watch.take()), flush=True))
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
+        gc.collect()
+        gc.freeze()  # As the service does.
         print(f"ready grpc={server.address} redis={url}", flush=True)
         await stop.wait()
         watch.stop()

@@ -125,6 +125,14 @@ class BatchPlanner:
             and weighing.pool.size == self._state.table.size
         )
 
+    @property
+    def scans_pool(self) -> bool:
+        """Whether each draw looks at every prompt, O(N): random or global scores, shares of clusters."""
+        strategy = self._state.strategy
+        if strategy.clusters is not None:
+            return True
+        return isinstance(strategy.proposal, ScoredProposal) and not strategy.proposal.candidates_per_prompt
+
     def begin_refresh(self) -> None:
         """Starts a refresh: from here on, rows that change are noted for `adopt`.
 

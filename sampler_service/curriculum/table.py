@@ -91,7 +91,7 @@ class PromptTable:
         self._offsets = np.zeros(1, dtype=np.uint32)
         self._optional: dict[str, NDArray[Any]] = {}
         self.embeddings: EmbeddingColumn | None = None
-        self._index: IdIndex | None = IdIndex(self._id_at)
+        self._index: IdIndex | None = IdIndex(self._id_at, self._ids_between)
         self._hashes = np.zeros(0, dtype=np.uint32)
         for name, (dtype, _) in _COLUMNS.items():
             setattr(self, name, np.empty(0, dtype=dtype))
@@ -106,9 +106,10 @@ class PromptTable:
         offsets = self._offsets[start : stop + 1]
         return self._blob[offsets[0] : offsets[-1]].tobytes(), np.diff(offsets).astype(np.uint16)
 
-    def _all_ids(self) -> list[bytes]:
-        blob, offsets = self._blob[: self._blob_bytes].tobytes(), self._offsets[: self.size + 1].tolist()
-        return [blob[a:b] for a, b in pairwise(offsets)]
+    def _ids_between(self, start: int, stop: int) -> list[bytes]:
+        offsets = self._offsets[start : stop + 1].tolist()
+        blob, first = self._blob[offsets[0] : offsets[-1]].tobytes(), offsets[0]
+        return [blob[a - first : b - first] for a, b in pairwise(offsets)]
 
     def ids(self, rows: NDArray[np.integer[Any]]) -> list[str]:
         """Ids of `rows`, in their order."""
@@ -139,10 +140,26 @@ class PromptTable:
 
     def _find_bytes(self, ids: Sequence[bytes]) -> NDArray[np.int32]:
         if self._index is None:
-            self._index = IdIndex(self._id_at)
-            everything = self._all_ids()
-            self._index.insert(everything, np.arange(self.size, dtype=np.int32), lambda: everything)
+            self.adopt_index(self.build_index())
+        assert self._index is not None
         return self._index.find(ids)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether ids are looked up at once; else the first look-up builds the index, O(N)."""
+        return self._index is not None
+
+    def build_index(self) -> IdIndex:
+        """The index of the ids there are now. Reads only, so it may run in a thread while prompts are added."""
+        index = IdIndex(self._id_at, self._ids_between)
+        index.insert(self._ids_between(0, self.size))
+        return index
+
+    def adopt_index(self, index: IdIndex) -> None:
+        """Puts an index in force, with what was added since it was built."""
+        if self._index is None:
+            index.insert(self._ids_between(len(index), self.size))
+            self._index = index
 
     # -- growth --------------------------------------------------------------
 
@@ -237,11 +254,11 @@ class PromptTable:
             lengths = np.fromiter(map(len, new), dtype=np.uint32, count=len(new))
             self._offsets[self.size + 1 : self.size + 1 + len(new)] = self._blob_bytes + np.cumsum(lengths)
             self._append_ids(np.frombuffer(blob, dtype=np.uint8))
-            start, self.size = self.size, self.size + len(new)
+            self.size += len(new)
             if self.embeddings is not None:
                 self.embeddings.fit(self.size)
             assert self._index is not None
-            self._index.insert(new, np.arange(start, self.size, dtype=np.int32), self._all_ids)
+            self._index.insert(new)
         return rows, added
 
     # -- columns -------------------------------------------------------------

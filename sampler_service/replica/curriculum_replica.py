@@ -131,6 +131,10 @@ class CurriculumReplica:
         self._planner: BatchPlanner | None = None
         self._rng = np.random.default_rng(seed)
         self._pending: list[_Pending] = []
+        self._indexing = asyncio.Lock()
+        self._planning = False
+        """A thread draws: the planner is its own."""
+        self._unsettled: list[tuple[BatchPlan, BatchPlanner]] = []
         self._lease_ids: dict[str, list[str]] = {}
         self._answer_ahead: _AnswerAhead | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -398,6 +402,13 @@ class CurriculumReplica:
             if number % 16 == 15:
                 await asyncio.sleep(0)  # A long tail must not hold the event loop.
 
+    async def index_ids(self) -> None:
+        """Makes sure that ids are looked up at once: after a load, building the index of many takes a while."""
+        table = self.state.table
+        async with self._indexing:
+            if not table.indexed and table.size >= self.settings.background_refresh_prompts:
+                table.adopt_index(await asyncio.to_thread(table.build_index))
+
     async def _fold(self, event: log_pb2.Event, revision: str, size: int) -> log_pb2.Outcome:
         started = time.perf_counter()
         millis = revision_millis(revision)
@@ -410,6 +421,8 @@ class CurriculumReplica:
         else:
             if event.WhichOneof("event") == "checkpoint_restored":
                 await self._go_back(event)
+            elif event.WhichOneof("event") == "prompts_added":
+                await self.index_ids()
             elif event.WhichOneof("event") == "strategy_updated":
                 await self._prepare_strategy(event)
             try:
@@ -462,7 +475,7 @@ class CurriculumReplica:
     def _tidy(self) -> None:
         """Between calls: brings derived data up to date and draws ahead, so that the next batch is at hand."""
         self._tidying = None
-        if self._planner is None or self._pending:
+        if self._planner is None or self._pending or self._planning:
             return
         due = self._planner.needs_refresh and self._large()
         if due and (self._refresher is None or self._refresher.done()):
@@ -481,20 +494,75 @@ class CurriculumReplica:
                 self._refresher = asyncio.create_task(self._refresh())
             await asyncio.shield(self._refresher)
 
+    async def plan(
+        self, batch_size: int, rollout_budget: int, *, equal_quotas: bool
+    ) -> tuple[BatchPlan, BatchPlanner]:
+        """Draws a batch; `settle` it with the planner that comes along. In a thread if that takes long.
+
+        Raises:
+            CurriculumError: as `BatchPlanner.plan`.
+        """
+        await self.prepare_to_draw()
+        if not self._scans_large_pool() and not self._planning:
+            return self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), self.planner
+        apart = asyncio.create_task(self._plan_apart(batch_size, rollout_budget, equal_quotas))
+        try:
+            return await asyncio.shield(apart)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped: what it draws is given back.
+            apart.add_done_callback(self._give_up)
+            raise
+
+    async def _plan_apart(
+        self, batch_size: int, rollout_budget: int, equal_quotas: bool
+    ) -> tuple[BatchPlan, BatchPlanner]:
+        """Holds the lock meanwhile: nothing is folded under the thread's hands."""
+        async with self.lock:
+            planner = self.planner
+            if not self._scans_large_pool():
+                return planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), planner
+            self._planning = True
+            try:
+                plan = await asyncio.to_thread(
+                    planner.plan, batch_size, rollout_budget, equal_quotas=equal_quotas
+                )
+            finally:
+                self._planning = False
+                unsettled, self._unsettled = self._unsettled, []
+                for settled, its_planner in unsettled:
+                    its_planner.settle(settled)
+            return plan, planner
+
+    def settle(self, plan: BatchPlan, planner: BatchPlanner) -> None:
+        """The plan was granted, or given up. Waits for a thread that draws."""
+        if self._planning:
+            self._unsettled.append((plan, planner))
+        else:
+            planner.settle(plan)
+
+    def _give_up(self, apart: asyncio.Task[tuple[BatchPlan, BatchPlanner]]) -> None:
+        if not apart.cancelled() and apart.exception() is None:
+            self.settle(*apart.result())
+
+    def _scans_large_pool(self) -> bool:
+        return self._large() and self.planner.scans_pool
+
     async def _refresh(self) -> None:
-        planner, state = self.planner, self.state
-        planner.begin_refresh()
+        async with self.lock:  # Not while a thread draws.
+            planner, state = self.planner, self.state
+            planner.begin_refresh()
         try:
             pool = await asyncio.to_thread(planner.weigh_pool)
         except Exception:
             _log.exception("weighing the pool failed", curriculum_id=self.curriculum_id)
             planner.abandon_refresh()
             return
-        if planner is self._planner and state is self.state and pool.size == state.table.size:
-            planner.adopt(pool)
-            self._tidy()  # What was drawn ahead came from the weights before.
-        else:
-            planner.abandon_refresh()
+        async with self.lock:
+            if planner is self._planner and state is self.state and pool.size == state.table.size:
+                planner.adopt(pool)
+                self._tidy()  # What was drawn ahead came from the weights before.
+            else:
+                planner.abandon_refresh()
 
     # -- snapshots -----------------------------------------------------------------
 

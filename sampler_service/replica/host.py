@@ -27,7 +27,7 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.curriculum.leases import Lease
-from sampler_service.curriculum.planner import BatchPlan
+from sampler_service.curriculum.planner import BatchPlan, BatchPlanner
 from sampler_service.curriculum.reports import lease_not_found
 from sampler_service.log import LogClient, LogError, LogExistsError, LogUnavailableError, parse_revision
 from sampler_service.replica import reading
@@ -400,8 +400,8 @@ class ReplicaHost:
         attempt = 0
         while outcome is None:
             attempt += 1
-            plan = await self._plan(replica, request)
-            planner = replica.planner  # A reload during the commit brings another one.
+            # A reload during the commit brings another planner.
+            plan, planner = await self._plan(replica, request)
             lease_id = uuid.uuid4().hex
             event.batch_granted.CopyFrom(
                 grant_event(request, plan, lease_id, replica.state.strategy.lease_seconds)
@@ -414,7 +414,7 @@ class ReplicaHost:
                 # Replicas that rank alike draw alike: in step, one could lose again and again.
                 await asyncio.sleep(random.uniform(0.0, min(0.001 * 2**attempt, _MOST_WAIT_SECONDS)))
             finally:
-                planner.settle(plan)
+                replica.settle(plan, planner)
         lease = replica.state.leases.get(outcome.batch_granted.lease_id)
         if lease is None:
             raise FailedPrecondition(
@@ -428,16 +428,17 @@ class ReplicaHost:
         complete_batch(answer, lease, outcome)
         return answer
 
-    async def _plan(self, replica: CurriculumReplica, request: pb.NextBatchRequest) -> BatchPlan:
+    async def _plan(
+        self, replica: CurriculumReplica, request: pb.NextBatchRequest
+    ) -> tuple[BatchPlan, BatchPlanner]:
         arguments = (request.batch_size, request.rollout_budget)
-        await replica.prepare_to_draw()
         try:
-            return replica.planner.plan(*arguments, equal_quotas=request.equal_quotas)
+            return await replica.plan(*arguments, equal_quotas=request.equal_quotas)
         except Exhausted:
             # Something may have been freed meanwhile: by another replica, or by time.
             await replica.catch_up()
             await expire_leases(replica)
-            return replica.planner.plan(*arguments, equal_quotas=request.equal_quotas)
+            return await replica.plan(*arguments, equal_quotas=request.equal_quotas)
 
     async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
         """ReportRollouts."""
@@ -459,6 +460,7 @@ class ReplicaHost:
                 named = (lease.rows, replica.ids_of(lease)) if lease else (_NO_ROWS, [])
                 slots = slots_in_lease(lease, named[1], columns.prompt_ids)
             else:
+                await replica.index_ids()
                 slots = replica.state.table.find(columns.prompt_ids)
                 if (slots < 0).any():
                     # Perhaps another replica has added them.
@@ -580,6 +582,8 @@ class ReplicaHost:
         """ListPromptStates."""
         with self._curricula.in_use(request.curriculum_id):
             replica = await self._reading(request.curriculum_id, request.min_revision)
+            if request.filter.prompt_ids:
+                await replica.index_ids()
             return await asyncio.to_thread(reading.prompt_states, replica.state, request)
 
     async def get_summary(self, request: pb.GetSummaryRequest) -> pb.GetSummaryResponse:

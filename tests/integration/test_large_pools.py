@@ -1,0 +1,149 @@
+"""What takes long on a large pool happens in threads, and comes to the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.curriculum.errors import Exhausted
+from sampler_service.curriculum.planner import BatchPlanner
+from sampler_service.log import LogClient
+from sampler_service.replica import ReplicaHost, ReplicaSettings
+
+LARGE = ReplicaSettings(tick_seconds=3600, background_refresh_prompts=50)
+"""Pools of fifty prompts count as large."""
+
+
+@pytest.fixture
+async def host(log_client: LogClient) -> ReplicaHost:
+    return ReplicaHost(log_client, LARGE, seed=1)
+
+
+async def pool(host: ReplicaHost, preset: str, prompts: int = 400) -> None:
+    strategy = ParseDict({"preset": preset}, pb.Strategy())
+    await host.create_curriculum(
+        pb.CreateCurriculumRequest(request_id="create", curriculum_id="math", strategy=strategy)
+    )
+
+    async def chunks():
+        ids = [f"p{i}" for i in range(prompts)]
+        yield pb.AddPromptsRequest(curriculum_id="math", request_id="add", prompt_ids=ids)
+
+    await host.add_prompts(chunks())
+
+
+async def batch(host: ReplicaHost, request_id: str, size: int = 8) -> pb.Batch:
+    request = pb.NextBatchRequest(curriculum_id="math", request_id=request_id, batch_size=size)
+    return (await host.next_batch(request)).batch
+
+
+async def report(host: ReplicaHost, granted: pb.Batch, request_id: str) -> int:
+    answer = await host.report_rollouts(
+        pb.ReportRolloutsRequest(
+            curriculum_id="math",
+            request_id=request_id,
+            lease_id=granted.lease_id,
+            prompt_ids=granted.prompt_ids,
+            rollout_counts=granted.quotas,
+            rewards=np.arange(sum(granted.quotas)) % 2,
+        )
+    )
+    return answer.accepted
+
+
+@pytest.mark.parametrize("preset", ["mopps", "difficulty-tracker", "hard-examples", "cures"])
+async def test_many_trainers_on_a_large_pool_never_share_a_prompt(host: ReplicaHost, preset: str) -> None:
+    await pool(host, preset)
+    rollouts = 0
+
+    async def trainer(number: int) -> None:
+        nonlocal rollouts
+        for step in range(6):
+            granted = await batch(host, f"{number}-{step}")
+            accepted = await report(host, granted, f"r{number}-{step}")
+            rollouts += accepted
+
+    await asyncio.gather(*(trainer(number) for number in range(10)))
+    held = await asyncio.gather(*(batch(host, f"last-{number}") for number in range(20)))
+    drawn = [id_ for one in held for id_ in one.prompt_ids]
+    assert len(drawn) == len(set(drawn))
+    replica = await host.replica("math")
+    assert replica.state.history.totals["rollouts"] == rollouts
+    # Every reservation was settled: what is free can be drawn to the last prompt.
+    free = 400 - len(drawn)
+    rest = await batch(host, "rest", free)
+    assert len(set(rest.prompt_ids) | set(drawn)) == len(rest.prompt_ids) + len(drawn) <= 400
+    if len(rest.prompt_ids) == free:
+        with pytest.raises(Exhausted):
+            await batch(host, "too-much")
+
+
+async def test_a_caller_that_goes_while_its_batch_is_drawn_leaves_no_reservation(
+    host: ReplicaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pool(host, "mopps")
+    replica = await host.replica("math")
+    drawing, go_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    plan = BatchPlanner.plan
+
+    def slow_plan(self: BatchPlanner, *arguments, **more):
+        loop.call_soon_threadsafe(drawing.set)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(30)
+        return plan(self, *arguments, **more)
+
+    monkeypatch.setattr(BatchPlanner, "plan", slow_plan)
+    asking = asyncio.create_task(replica.plan(400, 0, equal_quotas=False))
+    await drawing.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    monkeypatch.undo()
+    # The loop is free meanwhile, and the next one waits for the thread.
+    waiting = asyncio.create_task(batch(host, "next", 400))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    go_on.set()
+    granted = await waiting
+    assert len(granted.prompt_ids) == 400
+
+
+async def test_after_a_restart_prompts_are_found_by_id_however_they_are_asked_for(
+    log_client: LogClient, host: ReplicaHost
+) -> None:
+    await pool(host, "uniform-grpo")
+    await host.close()
+    for number, preset in enumerate(("report", "add", "list")):
+        again = ReplicaHost(log_client, LARGE, seed=number)
+        replica = await again.replica("math")
+        assert not replica.state.table.indexed
+        if preset == "report":
+            request = pb.ReportRolloutsRequest(
+                curriculum_id="math",
+                request_id="r",
+                prompt_ids=["p399", "absent"],
+                rollout_counts=[1, 1],
+                rewards=[1.0, 1.0],
+            )
+            assert (await again.report_rollouts(request)).accepted == 1
+        elif preset == "add":
+
+            async def chunks():
+                ids = ["p7", "new"]
+                yield pb.AddPromptsRequest(curriculum_id="math", request_id="more", prompt_ids=ids)
+
+            answer = await again.add_prompts(chunks())
+            assert (answer.added, answer.already_present, answer.total) == (1, 1, 401)
+        else:
+            listed = await again.list_prompt_states(
+                pb.ListPromptStatesRequest(
+                    curriculum_id="math", filter=pb.PromptFilter(prompt_ids=["p399", "p0"])
+                )
+            )
+            assert list(listed.rollouts) == [1, 0]
+        assert replica.state.table.indexed
+        await again.close()
