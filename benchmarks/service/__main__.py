@@ -41,11 +41,11 @@ def redis_bytes(server: Server) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks service", description=__doc__)
     parser.add_argument("--prompts", type=int, default=1_000_000)
-    parser.add_argument("--presets", default="cures,frontier")
+    parser.add_argument("--presets", default="uniform-grpo,cures,frontier")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument(
-        "--think-milliseconds", type=float, default=5.0, help="pause of the client before each call"
+        "--think-milliseconds", type=float, default=5.0, help="pause before each call of the paced client"
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="of the 64-trainer load")
     parser.add_argument(
@@ -70,30 +70,31 @@ def main() -> None:
             for number, preset in enumerate(options.presets.split(",")):
                 before = redis_bytes(server)
                 seconds = latency.add_prompts(server, preset, preset, options.prompts)
-                result = latency.measure(
-                    server, preset, options.batch, 8, options.rounds, options.think_milliseconds / 1000
-                )
-                result["add_prompts_seconds"] = round(seconds, 2)
+                result: dict[str, Any] = {"add_prompts_seconds": round(seconds, 2)}
+                for seed, (pace, pause) in enumerate(
+                    (("paced", options.think_milliseconds), ("back_to_back", 0.0))
+                ):
+                    measured = latency.measure(
+                        server, preset, options.batch, 8, options.rounds, pause / 1000, seed
+                    )
+                    result[pace] = measured
+                    print(
+                        f"{preset:>14}, {pace}: NextBatch({options.batch}) {measured['next']['p50_ms']} ms"
+                        f" = {measured['next_p50_ratio']}x the floor (p99 {measured['next_p99_ratio']}x);"
+                        f" ReportRollouts {measured['report']['p50_ms']} ms = {measured['report_p50_ratio']}x"
+                        f" (p99 {measured['report_p99_ratio']}x)",
+                        flush=True,
+                    )
                 if number == 0:
                     result["replica_bytes_per_prompt"] = round(
                         (server.resident_bytes() - empty) / options.prompts, 1
                     )
                 result["redis_bytes_per_prompt"] = round((redis_bytes(server) - before) / options.prompts, 1)
                 figures[preset] = result
-                rpc_and_xadd = result["next_floor"]["p50_ms"] + figures["raw_xadd_16KB"]["p50_ms"]
-                result["next_p50_ratio_to_rpc_and_xadd"] = round(result["next"]["p50_ms"] / rpc_and_xadd, 2)
-                result["report_p50_ratio_to_rpc_and_xadd"] = round(
-                    result["report"]["p50_ms"] / rpc_and_xadd, 2
-                )
-                print(
-                    f"{preset:>14}: NextBatch({options.batch}) {result['next']['p50_ms']} ms"
-                    f" = {result['next_p50_ratio']}x the floor (p99 {result['next_p99_ratio']}x);"
-                    f" ReportRollouts {result['report']['p50_ms']} ms = {result['report_p50_ratio']}x",
-                    flush=True,
-                )
             preset = options.presets.split(",")[0]
-            figures["trainers"] = load.trainers(server, preset, 64, options.seconds)
-            print(f"  64 trainers: {figures['trainers']}", flush=True)
+            for name, step_seconds in (("trainers", 0.0), ("trainers_with_steps_of_1s", 1.0)):
+                figures[name] = load.trainers(server, preset, 64, options.seconds, step_seconds=step_seconds)
+                print(f"  64 trainers, steps of {step_seconds} s: {figures[name]}", flush=True)
             figures["stream"] = load.stream(server, preset, 500)
             print(f"       stream: {figures['stream']['rewards_per_second']:,} rewards/s", flush=True)
         presets = options.presets.split(",")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.service.process import Server
 from benchmarks.service.server import FLOOR
 from curriculum.v1 import curriculum_pb2 as pb
+from curriculum.v1 import curriculum_pb2_grpc
 
 CHUNK = 8192
 
@@ -58,13 +60,58 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
+def _report(
+    curriculum: str,
+    request_id: str,
+    batch: pb.Batch,
+    counts: Sequence[int],
+    rates: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> pb.ReportRolloutsRequest:
+    """Rewards for `counts` rollouts of each prompt of the batch."""
+    rows = [int(id_[7:]) % len(rates) for id_ in batch.prompt_ids]
+    chances = np.repeat(rates[rows], counts)
+    return pb.ReportRolloutsRequest(
+        curriculum_id=curriculum,
+        request_id=request_id,
+        lease_id=batch.lease_id,
+        prompt_ids=batch.prompt_ids,
+        rollout_counts=counts,
+        rewards=(rng.random(len(chances)) < chances).astype(float).tolist(),
+    )
+
+
+def _finish(
+    stub: curriculum_pb2_grpc.CurriculumServiceStub,
+    report: pb.ReportRolloutsRequest,
+    directives: pb.Directives,
+    rates: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> None:
+    """Does as the service says until every prompt is done; not timed, as the first round is the largest."""
+    number = 0
+    while any(action == pb.ACTION_SAMPLE_MORE for action in directives.actions):
+        number += 1
+        batch = pb.Batch(lease_id=report.lease_id)
+        counts = []
+        for id_, action, rollouts in zip(
+            directives.prompt_ids, directives.actions, directives.rollouts, strict=True
+        ):
+            if action == pb.ACTION_SAMPLE_MORE:
+                batch.prompt_ids.append(id_)
+                counts.append(rollouts)
+        more = _report(report.curriculum_id, f"{report.request_id}.{number}", batch, counts, rates, rng)
+        more.policy_version = report.policy_version
+        directives = stub.ReportRollouts(more).directives
+
+
 def measure(
     server: Server, curriculum: str, batch: int, group: int, rounds: int, think_seconds: float, seed: int = 0
 ) -> dict[str, Any]:
     """Rounds of next batch, floor, report, floor; the policy advances every 10 rounds.
 
-    Before each call, those of the floor too, the client waits `think_seconds`: a trainer that never
-    rolls out or trains, and asks again at once, does not exist.
+    Before each call, those of the floor too, the client waits `think_seconds`. With 0 it asks again at once,
+    which no trainer does, and the service has no time to draw ahead.
 
     Rewards come from fixed pass rates of mixed difficulty, so that the posterior gets its usual shape.
     """
@@ -91,21 +138,13 @@ def measure(
             lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)), think_seconds
         )
         granted = answer.batch
-        quotas = np.array(granted.quotas)
-        rows = [int(id_[7:]) % len(rates) for id_ in granted.prompt_ids]
-        report = pb.ReportRolloutsRequest(
-            curriculum_id=curriculum,
-            request_id=f"{seed}-r{number}",
-            lease_id=granted.lease_id,
-            prompt_ids=granted.prompt_ids,
-            rollout_counts=granted.quotas,
-            rewards=(rng.random(quotas.sum()) < np.repeat(rates[rows], quotas)).astype(float).tolist(),
-            policy_version=version,
-        )
-        took["report"], _ = _timed(lambda report=report: stub.ReportRollouts(report), think_seconds)
+        report = _report(curriculum, f"{seed}-r{number}", granted, granted.quotas, rates, rng)
+        report.policy_version = version
+        took["report"], answered = _timed(lambda report=report: stub.ReportRollouts(report), think_seconds)
         took["report_floor"], _ = _timed(
             lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)), think_seconds
         )
+        _finish(stub, report, answered.directives, rates, rng)
         if number >= 20:
             for name, seconds in took.items():
                 times[name].append(seconds)

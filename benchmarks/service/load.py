@@ -16,12 +16,13 @@ from curriculum.v1 import curriculum_pb2_grpc
 
 
 async def trainer(
-    stub: Any, curriculum: str, name: str, batch: int, group: int, until: float
+    stub: Any, curriculum: str, name: str, batch: int, group: int, until: float, step_seconds: float
 ) -> tuple[list[float], int]:
     """Asks and reports until then; seconds each batch took, and how many."""
     rng = np.random.default_rng(abs(hash(name)) % 2**32)
     times: list[float] = []
     done = 0
+    await asyncio.sleep(step_seconds * rng.random())
     while time.perf_counter() < until:
         started = time.perf_counter()
         answer = await stub.NextBatch(
@@ -35,6 +36,8 @@ async def trainer(
         )
         times.append(time.perf_counter() - started)
         granted = answer.batch
+        if step_seconds:
+            await asyncio.sleep(step_seconds * rng.uniform(0.5, 1.5))
         await stub.ReportRollouts(
             pb.ReportRolloutsRequest(
                 curriculum_id=curriculum,
@@ -50,27 +53,46 @@ async def trainer(
 
 
 def trainers(
-    server: Server, curriculum: str, count: int, seconds: float, batch: int = 64, run_name: str = ""
+    server: Server,
+    curriculum: str,
+    count: int,
+    seconds: float,
+    batch: int = 64,
+    run_name: str = "",
+    step_seconds: float = 0.0,
 ) -> dict[str, Any]:
-    """`count` trainers in one client process, each asking as soon as it has reported; no error allowed.
+    """`count` trainers in one client process; no error allowed. Runs on one curriculum need different names.
 
-    Runs on one curriculum need different names.
+    Args:
+        step_seconds: what rolling out and training take a trainer on average, between its batch and its report;
+            0 asks for as much as the service can do.
     """
+    run_name = f"{run_name}{count}-{step_seconds}"
 
     async def run() -> dict[str, Any]:
         async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
             stub = curriculum_pb2_grpc.CurriculumServiceStub(channel)
             alone, _ = await trainer(
-                stub, curriculum, f"{run_name}alone{count}", batch, 8, time.perf_counter() + seconds / 3
+                stub,
+                curriculum,
+                f"{run_name}-alone",
+                batch,
+                8,
+                time.perf_counter() + seconds / 3,
+                step_seconds / 8,
             )
             until = time.perf_counter() + seconds
             results = await asyncio.gather(
-                *(trainer(stub, curriculum, f"{run_name}{count}-t{i}", batch, 8, until) for i in range(count))
+                *(
+                    trainer(stub, curriculum, f"{run_name}-{i}", batch, 8, until, step_seconds)
+                    for i in range(count)
+                )
             )
         done = [steps for _, steps in results]
         one, many = percentiles(alone), percentiles([t for times, _ in results for t in times])
         return {
             "trainers": count,
+            "step_seconds": step_seconds,
             "alone": one,
             "together": many,
             "p99_over_alone_p50": round(many["p99_ms"] / one["p50_ms"], 1),

@@ -17,6 +17,7 @@ from benchmarks.service.loop_watch import LoopWatch
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.log import EmbeddedServer, LogClient, RedisSettings
 from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.replica.allocator import return_memory_early
 from sampler_service.rpc.limits import RpcSettings
 from sampler_service.rpc.listener import RpcServer
 
@@ -45,6 +46,7 @@ class HostWithFloor(ReplicaHost):
 async def serve(where: str) -> None:
     """With an embedded log in the folder `where`, or on the log at that URL."""
     # As the service does by default: nothing below warnings, and never into the pipe that nobody reads.
+    return_memory_early()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
