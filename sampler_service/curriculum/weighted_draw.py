@@ -24,6 +24,8 @@ _TOP: Final = 8192
 # unequal weights first occurrences come slowly.
 _MAX_ROUNDS: Final = 6
 
+_PREFIX_SUMS: Final = np.triu(np.ones((_ARITY, _ARITY)))
+
 
 class SumTree:
     """Non-negative weights with O(log N) updates and draws.
@@ -67,6 +69,11 @@ class SumTree:
         nodes = np.asarray(rows, dtype=np.int64)
         for level, parents in zip(self._levels, self._levels[1:], strict=False):
             nodes = nodes >> _BITS
+            if len(level) <= _ARITY * _ARITY * _ARITY and len(nodes) > 64:
+                # So small that all of it is summed sooner than the nodes that changed are found.
+                whole = level.reshape(-1, _ARITY).sum(axis=1)
+                parents[: len(whole)] = whole
+                continue
             if len(nodes) > 64:
                 nodes = distinct(nodes)
             parents[nodes] = level.reshape(-1, _ARITY).take(nodes, axis=0).sum(axis=1)
@@ -89,14 +96,24 @@ class SumTree:
         each = np.arange(len(left))
         for level in reversed(self._levels[:top]):
             children = level.reshape(-1, _ARITY).take(nodes, axis=0)
-            sums = np.cumsum(children, axis=1)
+            sums = children @ _PREFIX_SUMS  # A third of cumsum's time for rows this short.
             child = (sums <= left[:, None]).sum(axis=1)
-            # Rounding can push the remainder to the very end: stay on the last child with weight.
-            if (overshot := child >= _ARITY).any():
-                child[overshot] = _ARITY - 1 - (children[overshot, ::-1] > 0).argmax(axis=1)
+            # Rounding can push the remainder to the very end, or on to a child without weight: then the last
+            # child with weight before it is meant.
+            chosen = children[each, np.minimum(child, _ARITY - 1)]
+            if (astray := (child >= _ARITY) | (chosen <= 0)).any():
+                child[astray] = _last_with_weight(children[astray], child[astray])
             left = np.maximum(left - np.where(child > 0, sums[each, child - 1], 0.0), 0.0)
             nodes = nodes * _ARITY + child
         return nodes
+
+
+def _last_with_weight(children_BA: NDArray[np.float64], before_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last child of positive weight up to `before`; the first one with weight if there is none."""
+    positive = children_BA > 0
+    usable = positive & (np.arange(_ARITY) <= before_B[:, None])
+    last: NDArray[np.int64] = _ARITY - 1 - usable[:, ::-1].argmax(axis=1)
+    return np.where(usable.any(axis=1), last, positive.argmax(axis=1))
 
 
 @dataclass(frozen=True, slots=True)

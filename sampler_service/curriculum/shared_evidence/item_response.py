@@ -96,9 +96,7 @@ class ItemResponse(SharedEvidence):
         _grow(memory, "cluster", int(clusters.max(initial=-1)) + 1)
         tau2 = self._tau2(memory)
         first = np.isnan(memory["prompt_variances"][rows])
-        names, of = np.unique(clusters, return_inverse=True)
-        if names[0] < 0:
-            names, of = names[1:], of - 1
+        names, of = _named(clusters, len(memory["cluster_means"]))
         prior = LogitBelief(
             theta,
             covariance,
@@ -174,6 +172,14 @@ def _read(
         np.where(known, memory[f"{name}_means"][at], mean).astype(np.float64),
         np.where(known, variances[at], variance).astype(np.float64),
     )
+
+
+def _named(clusters_B: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The clusters to update, and each prompt's place among them, −1 for none."""
+    if count <= len(clusters_B):
+        return np.arange(count), clusters_B
+    names, of = np.unique(clusters_B, return_inverse=True)
+    return (names[1:], of - 1) if names[0] < 0 else (names, of)
 
 
 def _grow(memory: Memory, name: str, size: int) -> None:
