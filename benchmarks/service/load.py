@@ -16,7 +16,7 @@ from curriculum.v1 import curriculum_pb2_grpc
 
 
 async def trainer(
-    stub: Any, curriculum: str, name: str, batch: int, group: int, until: float, step_seconds: float
+    stub: Any, curriculum: str, name: str, batch: int, group: int, until: float, step_seconds: float = 0.0
 ) -> tuple[list[float], int]:
     """Asks and reports until then; seconds each batch took, and how many."""
     rng = np.random.default_rng(abs(hash(name)) % 2**32)
