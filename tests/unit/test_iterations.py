@@ -75,7 +75,7 @@ def test_every_prompt_of_the_subset_is_rolled_out_four_times_first_and_marked_as
 
 
 def test_the_batch_says_that_it_is_a_cold_start_and_keeps_to_one_round() -> None:
-    run = iterating("frontier")
+    run = iterating("pilot-commit")
     plan = run.planner.plan(16, 200)
     assert plan.quotas.tolist() == [4] * 16
     assert plan.budget == 64

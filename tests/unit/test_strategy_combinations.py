@@ -177,9 +177,9 @@ def test_what_equal_quotas_overrule_is_said() -> None:
     run = Run("gvm")
     run.add(50)
     assert "quota gvm is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]
-    run = Run("frontier")
+    run = Run("reinforce-ada-balance")
     run.add(50)
-    assert "stopping rule best_first is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]
+    assert "stopping rule balanced is overruled" in run.planner.plan(8, 64, equal_quotas=True).notes[-1]
 
 
 def test_a_strategy_for_a_trainer_with_equal_groups_needs_no_word_in_the_request() -> None:
