@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trainer_client.exceptions import CurriculumError
@@ -125,6 +126,24 @@ def export(
     settings = load_config(config, set_ or [])
     label = export_model(settings, output, checkpoint, adapters_only=adapters)
     Console().print(f"{label} written to {output}", highlight=False)
+
+
+@app.command()
+def settings(
+    prefix: Annotated[str, typer.Argument(help="Only those whose name starts so: learner, lora.r")] = "",
+) -> None:
+    """Lists every setting with its default and what it means."""
+    from trainer_client.settings_list import settings_list
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    found = list(settings_list(prefix))
+    if not found:
+        raise TrainerError(f"settings {prefix!r}: no setting's name starts so; leave it out to see all")
+    for row in found:
+        table.add_row(*(escape(text) for text in row))
+    Console().print(table, highlight=False)
 
 
 def main() -> None:

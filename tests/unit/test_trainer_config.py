@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from trainer_client import config
 from trainer_client.cli import app, main
-from trainer_client.config import load_config, parse_config
+from trainer_client.config import TrainConfig, load_config, parse_config
 from trainer_client.evaluation import pass_at_k
 from trainer_client.settings import Settings
+from trainer_client.settings_list import settings_list
 from trainer_client.tasks import settings
 from trainer_client.trainer_errors import ConfigError
 
@@ -150,6 +151,21 @@ def test_mistakes_end_with_one_message_and_status_2(
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_every_setting_is_listed_with_default_and_meaning() -> None:
+    listed = {name: (default, meaning) for name, default, meaning in settings_list()}
+    assert listed["learner.learning_rate"][0] == "1e-05"
+    assert listed["tasks.N (jsonl).path"] == ("(required)", "The file; one object a line.")
+    assert listed["replay.max_age_steps"][0] == "null"
+    assert all(meaning for name, (_, meaning) in listed.items() if not name.endswith(".type"))
+    # What is listed can be set.
+    for name in listed:
+        assert "N (" in name or name.split(".")[0] in TrainConfig.model_fields
+    shown = CliRunner().invoke(app, ["settings", "lora."])
+    assert shown.exit_code == 0
+    assert "lora.rank" in shown.output
+    assert "learner" not in shown.output
 
 
 def test_evaluate_prints_a_table_by_cluster(tmp_path: Path) -> None:
