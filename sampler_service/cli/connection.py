@@ -103,9 +103,14 @@ class _WithToken(
 
 
 def _is_local(target: str) -> bool:
+    """Whether every address in it is this machine's; it may be several: `ipv4:127.0.0.1:1,127.0.0.1:2`."""
     if target.startswith("unix"):
         return True
-    host = target.rsplit("/", 1)[-1].rsplit(":", 1)[0].strip("[]")
+    addresses = target.removeprefix("ipv4:").removeprefix("ipv6:").rsplit("/", 1)[-1].split(",")
+    return all(_is_loopback(address.rsplit(":", 1)[0].strip("[]")) for address in addresses)
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -16,6 +16,7 @@ import trustme
 from typer.testing import CliRunner
 
 from sampler_service.access import AuthSettings, Credential, Role, TlsSettings
+from sampler_service.access.credentials import digest, write_token_file
 from sampler_service.cli import app
 from sampler_service.config import ServiceConfig
 from sampler_service.rpc import credentials as credentials_module
@@ -208,3 +209,51 @@ def test_files_that_do_not_fit_are_said_at_the_start(files: Files, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["log"], (
         "nothing is started before the files are known to fit"
     )
+
+
+def test_workers_guard_their_shared_port_alike_and_notice_what_is_revoked(files: Files, tmp_path: Path):
+    tokens = tmp_path / "tokens.yaml"
+    write_token_file(
+        tokens,
+        [
+            Credential(name="a", sha256=digest("the-token-of-a"), role=Role.ADMIN),
+            Credential(name="b", sha256=digest("the-token-of-b"), role=Role.READ),
+        ],
+    )
+    arguments = ["--workers", "2", "--data-dir", str(tmp_path / "data"), "--token-file", str(tokens)]
+    arguments += ["--tls-cert", str(files.directory / "server.pem")]
+    arguments += ["--tls-key", str(files.directory / "server.key")]
+
+    def answers(token: str) -> set[str]:
+        """What ten connections hear, whichever worker they reach."""
+        heard = set()
+        for _ in range(10):
+            with CurriculumClient(service.target, token=token, tls=tls(files)) as client:
+                try:
+                    list(client.list_curricula())
+                    heard.add("OK")
+                except UnauthenticatedError as error:
+                    heard.add(error.reason)
+        return heard
+
+    with service_process(*arguments, log=tmp_path / "log") as service:
+        assert answers("the-token-of-a") == {"OK"}
+        assert answers("a-guess") == {"TOKEN_UNKNOWN"}
+        assert CliRunner().invoke(app, ["tokens", "revoke", "b", "--token-file", str(tokens)]).exit_code == 0
+        deadline = time.monotonic() + 20
+        while answers("the-token-of-b") != {"TOKEN_UNKNOWN"}:
+            assert time.monotonic() < deadline, "a revoked token is still taken"
+        assert answers("the-token-of-a") == {"OK"}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_token_file_that_is_not_there_is_one_line_and_nothing_is_started(tmp_path: Path, workers: str):
+    missing = tmp_path / "none.yaml"
+    process = ServiceProcess(
+        *("--workers", workers, "--data-dir", str(tmp_path / "data"), "--token-file", str(missing)),
+        log=tmp_path / "log",
+    )
+    assert process.finish() == 1
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith(f"error: the token file {missing} cannot be read")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

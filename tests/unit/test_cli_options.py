@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import typer
 import yaml
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from sampler_service import __version__
 from sampler_service.cli import app
+from sampler_service.cli.connection import Connection
 from sampler_service.cli.strategy_text import read_strategy
 from tests.service_process import ROOT
 
@@ -153,3 +155,62 @@ def test_the_command_line_starts_without(heavy: str) -> None:
     code = f"import sampler_service.cli, sys; sys.exit({heavy!r} in sys.modules)"
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "encrypted"),
+    [
+        ("127.0.0.1:1", False),
+        ("localhost:1", False),
+        ("[::1]:1", False),
+        ("ipv4:127.0.0.1:1,127.0.0.1:2", False),
+        ("unix:/tmp/socket", False),
+        ("ipv4:127.0.0.1:1,10.0.0.1:2", True),
+        ("sampler:1", True),
+        ("dns:///sampler.example.org:1", True),
+    ],
+)
+def test_a_token_leaves_this_machine_encrypted_or_not_at_all(
+    target: str, encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    for kind in ("insecure_channel", "secure_channel"):
+        monkeypatch.setattr(grpc, kind, lambda *_, _kind=kind, **__: opened.append(_kind))
+    monkeypatch.setattr(grpc, "intercept_channel", lambda channel, *_: channel)
+    monkeypatch.setenv("SAMPLER_TOKEN", "a-token")
+    Connection().open(target)
+    Connection(tls=False).open(target)
+    monkeypatch.delenv("SAMPLER_TOKEN")
+    Connection().open(target)
+    first = "secure_channel" if encrypted else "insecure_channel"
+    assert opened == [first, "insecure_channel", "insecure_channel"]
+
+
+def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    file = ["--token-file", str(tmp_path / "tokens.yaml")]
+    made = runner.invoke(
+        app, ["tokens", "create", "me", "--role", "train", "-c", "math*", "--expires", "2h", *file]
+    )
+    token = made.stdout.strip()
+    assert token.startswith("cs_")
+    assert token not in made.stderr
+    assert token not in (tmp_path / "tokens.yaml").read_text()
+    again = runner.invoke(app, ["tokens", "create", "me", "--role", "read", *file])
+    assert (again.exit_code, "has 'me' already" in again.stderr) == (2, True)
+    (listed,) = json.loads(runner.invoke(app, ["tokens", "list", "--json", *file]).output)["tokens"]
+    assert (listed["role"], listed["curricula"]) == ("train", ["math*"])
+    assert token not in runner.invoke(app, ["tokens", "list", *file]).output
+    assert runner.invoke(app, ["tokens", "revoke", "you", *file]).exit_code == 2
+    assert runner.invoke(app, ["tokens", "revoke", "me", *file]).output == "Revoked me.\n"
+    assert json.loads(runner.invoke(app, ["tokens", "list", "--json", *file]).output) == {"tokens": []}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--expires", "soon"], ["--expires", "2001-01-01"], ["--curricula", "a*b"], ["--role", "king"]],
+)
+def test_a_token_that_means_nothing_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
+    file = tmp_path / "tokens.yaml"
+    given = ["tokens", "create", "me", "--token-file", str(file), "--role", "read", *arguments]
+    assert runner.invoke(app, given).exit_code == 2
+    assert not file.exists()
