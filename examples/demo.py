@@ -145,7 +145,7 @@ def _run(
 
     started = time.monotonic()
     config = config.model_copy(update={"curriculum": config.curriculum.model_copy(update={"target": target})})
-    threshold = prepare_curriculum(client, config, pool)
+    facts = prepare_curriculum(client, config, pool)
     if config.model.path == "smollm2":
         console.print("model      SmolLM2-135M (converted on first use, about 30 s)", highlight=False)
     learner = build_learner(config)
@@ -158,7 +158,7 @@ def _run(
             pool,
             timed,
             stop,
-            success_threshold=threshold,
+            facts=facts,
         )
         try:
             result = trainer.run()

@@ -54,6 +54,7 @@ class FakeCurriculum:
         self.checkpoints: dict[str, CurriculumState] = {}
         self.released: list[str] = []
         self.advances: list[tuple[int, float | None]] = []
+        self.gradient_norms: list[Sequence[Sequence[float]] | None] = []
         self.reports: list[dict[str, list[list[float]]]] = []
         self._tallies: dict[str, list[float]] = {}
         self._rounds: dict[str, int] = {}
@@ -105,7 +106,9 @@ class FakeCurriculum:
         rewards: Sequence[Sequence[float]],
         statuses: Sequence[Sequence[RolloutStatus]] | None = None,
         lengths: Sequence[Sequence[float]] | None = None,
+        gradient_norms: Sequence[Sequence[float]] | None = None,
     ) -> ReportResult:
+        self.gradient_norms.append(gradient_norms)
         ids = list(prompt_ids or [])
         self.reports.append({key: list(map(list, [group])) for key, group in zip(ids, rewards, strict=True)})
         actions, more, positives, negatives, baselines = [], [], [], [], []

@@ -15,6 +15,7 @@ from trainer_client.curriculum_service import CurriculumService
 from trainer_client.distributed.shared import (
     ShardedEngine,
     ShardedJudge,
+    ShardedNorms,
     SharedCheckpoints,
     SharedStop,
     shared_service,
@@ -22,6 +23,7 @@ from trainer_client.distributed.shared import (
 from trainer_client.distributed.silence import SilentLog
 from trainer_client.distributed.world import World
 from trainer_client.judging import LocalJudge
+from trainer_client.learner.gradient_norms import GradientNorms, PolicyGradientNorms
 from trainer_client.learner.lora import add_lora
 from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.learner.replay import ReplayBuffer
@@ -34,6 +36,9 @@ from trainer_client.rollouts import RolloutEngine
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
 from trainer_client.trainer_errors import ConfigError
+
+# The quotas that weigh prompts by the norms of their gradients.
+NORM_QUOTAS = ("cures", "cures_ref", "gvm")
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,16 @@ def held_out_choice(pool: Pool, count: int) -> list[TaskPrompt]:
     return prompts[:count]
 
 
-def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool) -> float:
-    """Creates the curriculum where there is none and adds the pool; gives its success threshold."""
+@dataclass(frozen=True)
+class CurriculumFacts:
+    """What the trainer must know of the strategy. success_threshold: rewards above it are successes."""
+
+    success_threshold: float = 0.5
+    uses_gradient_norms: bool = True
+
+
+def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool) -> CurriculumFacts:
+    """Creates the curriculum where there is none and adds the pool."""
     curriculum = client.create_curriculum(config.curriculum_id, config.curriculum.strategy, exist_ok=True)
     client.add_prompts(
         config.curriculum_id,
@@ -162,14 +175,15 @@ def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool
         anchor_pass_rates=_anchor_pass_rates(pool),
         embeddings=_embeddings(pool),
     )
-    return success_threshold(curriculum.strategy)
+    return curriculum_facts(curriculum.strategy)
 
 
-def success_threshold(strategy: Strategy) -> float:
-    """Rewards above this are successes, as the service counts them."""
+def curriculum_facts(strategy: Strategy) -> CurriculumFacts:
+    """Reads them out of the strategy as the service spells it out."""
+    threshold = CurriculumFacts.success_threshold
     if "success_threshold" in strategy.estimator:
-        return float(strategy.estimator["success_threshold"])  # type: ignore[arg-type]
-    return 0.5
+        threshold = float(strategy.estimator["success_threshold"])  # type: ignore[arg-type]
+    return CurriculumFacts(threshold, any(name in strategy.quota for name in NORM_QUOTAS))
 
 
 def build_trainer(
@@ -180,7 +194,7 @@ def build_trainer(
     reporter: Reporter,
     stop: StopRequest,
     *,
-    success_threshold: float = 0.5,
+    facts: CurriculumFacts | None = None,
     first_step: int = 0,
     world: World | None = None,
 ) -> Trainer:
@@ -189,6 +203,7 @@ def build_trainer(
     world: the processes of the run. service, reporter and stop are this process's own.
     """
     world = world or World()
+    facts = facts or CurriculumFacts()
     run = config.run_directory
     engine, judge = learner.engine, LocalJudge()
     checkpoints = CheckpointStore(run / "checkpoints", config.checkpoint.keep)
@@ -211,10 +226,27 @@ def build_trainer(
         reporter,
         stop if world.size == 1 else SharedStop(world, stop),
         stop_strings=pool.stop,
-        success_threshold=success_threshold,
+        success_threshold=facts.success_threshold,
         replay=build_replay(config) if config.replay.share > 0 else None,
         judge=judge if world.size == 1 else ShardedJudge(world, judge),
+        norms=_build_norms(config, learner, facts, reporter, world),
     )
+
+
+def _build_norms(
+    config: TrainConfig, learner: Learner, facts: CurriculumFacts, reporter: Reporter, world: World
+) -> GradientNorms | None:
+    method = config.learner.gradient_norms
+    if method is None:
+        return None
+    if not facts.uses_gradient_norms:
+        reporter.note(
+            f"learner.gradient_norms {method}: not measured, the strategy's quota is none of "
+            f"{', '.join(NORM_QUOTAS)}"
+        )
+        return None
+    norms = PolicyGradientNorms(learner.policy, method)
+    return norms if world.size == 1 else ShardedNorms(world, norms)
 
 
 def _reference_pass_rates(pool: Pool) -> list[float | None] | None:

@@ -8,6 +8,7 @@ from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.exceptions import CurriculumError
 from trainer_client.judging import Judge
+from trainer_client.learner.gradient_norms import GradientNorms
 from trainer_client.rollouts import RolloutEngine, SamplingParams
 from trainer_client.rounds import CollectedBatch, ReadPrompt, collect, round_seed
 from trainer_client.stopping import StopRequest
@@ -50,6 +51,7 @@ class BatchSource:
         newest_version: Callable[[], int],
         *,
         judge: Judge | None = None,
+        norms: GradientNorms | None = None,
     ) -> None:
         self.config = config
         self.run_id = run_id
@@ -61,6 +63,7 @@ class BatchSource:
         self.note = note
         self.newest_version = newest_version
         self.judge = judge
+        self.norms = norms
         self.ending = False
         """Set to cut the batch under way short."""
         self.revision = ""
@@ -98,6 +101,7 @@ class BatchSource:
                 lambda: self.stop.requested or self.ending,
                 self.judge,
                 is_stale=lambda: self._is_stale(policy_version),
+                norms=self.norms,
             )
         except BaseException:
             self._release(batch)

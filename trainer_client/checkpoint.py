@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainer_client.learner.kept import Keepable
 from trainer_client.learner.policy import Policy
-from trainer_client.learner.replay import ReplayBuffer
 from trainer_client.models.weights import load_weights
 from trainer_client.trainer_errors import CheckpointError
 
@@ -56,7 +56,7 @@ class CheckpointStore:
         names = [p.name for p in self.directory.iterdir() if (p / STATE_FILE).exists()]
         return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
-    def save(self, policy: Policy, state: RunState, replay: ReplayBuffer | None = None) -> list[RunState]:
+    def save(self, policy: Policy, state: RunState, memory: Keepable | None = None) -> list[RunState]:
         """Writes a checkpoint, removes the oldest beyond `keep`, and gives what those said.
 
         Each is one folder under its own name: a save that is cut short leaves the ones before it.
@@ -73,8 +73,8 @@ class CheckpointStore:
                 },
                 work / OPTIMIZER_FILE,
             )
-            if replay is not None:
-                np.savez(work / REPLAY_FILE, allow_pickle=False, **replay.export())
+            if memory is not None:
+                np.savez(work / REPLAY_FILE, allow_pickle=False, **memory.export())
             (work / STATE_FILE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
             target = self.path(state.step)
             # Training the same step again after a resume replaces what was there.
@@ -110,7 +110,7 @@ class CheckpointStore:
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
-    def load(self, policy: Policy, step: int, replay: ReplayBuffer | None = None) -> RunState:
+    def load(self, policy: Policy, step: int, memory: Keepable | None = None) -> RunState:
         """Puts a checkpoint's weights, optimizer, random state and replay buffer in place.
 
         A buffer of which the checkpoint knows nothing stays as it is.
@@ -124,9 +124,9 @@ class CheckpointStore:
             torch.set_rng_state(kept["random"])
             if len(kept["random_cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(kept["random_cuda"])
-            if replay is not None and (folder / REPLAY_FILE).exists():
+            if memory is not None and (folder / REPLAY_FILE).exists():
                 with np.load(folder / REPLAY_FILE, allow_pickle=False) as arrays:
-                    replay.restore(dict(arrays))
+                    memory.restore(dict(arrays))
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder}: does not fit this run's model: {error}; was lora or model changed since?"

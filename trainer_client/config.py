@@ -200,6 +200,8 @@ class LearnerConfig(Settings):
     """GRPO-LEAD's length reward among correct answers: its strength (the paper: .05); 0: off."""
     mask_similarity: float | None = Field(default=None, gt=0, lt=1)
     """DaGRPO-like mask (our reading): leaves out rollouts this similar to all of the opposite sign."""
+    stored_positives: int = Field(default=0, ge=0)
+    """DaGRPO: an all-wrong group trains with its prompt's last right rollout; kept for so many prompts."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """LoRA takes about ten times that of full fine-tuning; small models take more."""
     warmup_updates: int = Field(default=0, ge=0)
@@ -226,10 +228,14 @@ class LearnerConfig(Settings):
     """Old log-probs from the learner, with a correction for what sampled; none: with vLLM or lookahead."""
     importance_cap: float = Field(default=2.0, gt=0)
     """Largest such correction, per token."""
+    gradient_norms: Literal["last_layer", "exact"] | None = None
+    """Reported per rollout, for the quotas that weigh prompts by them; none: they go by pass rates."""
     max_kl: float = Field(default=5.0, gt=0)
     """A mean KL per token above this in `patience` steps in a row ends the run."""
+    explosion_gradient_norm: float = Field(default=1e4, gt=0)
+    """So does a gradient norm above this, before it is scaled down, or one that is not finite."""
     patience: int = Field(default=3, ge=1)
-    """Steps with an exploded KL or a gradient that is not finite before the run ends."""
+    """Steps with an exploded KL or gradient before the run ends."""
 
 
 class ReplayConfig(Settings):
@@ -343,6 +349,11 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _lookahead_fits(self) -> Self:
+        if self.rollouts.lookahead and self.learner.gradient_norms:
+            raise ValueError(
+                "learner.gradient_norms: while the learner works nothing else can be measured by it; "
+                "set rollouts.lookahead: 0, or leave the norms out"
+            )
         if self.rollouts.lookahead and self.rollouts.sleep:
             raise ValueError(
                 "rollouts.sleep: the engine never rests with rollouts.lookahead; set one of them"

@@ -69,6 +69,7 @@ class CurriculumService(Protocol):
         rewards: Sequence[Sequence[float]],
         statuses: Sequence[Sequence[RolloutStatus]] | None = None,
         lengths: Sequence[Sequence[float]] | None = None,
+        gradient_norms: Sequence[Sequence[float]] | None = None,
     ) -> ReportResult:
         """Reports rewards and gives the directives."""
         ...

@@ -18,7 +18,10 @@ from trainer_client.evaluation import Evaluation, evaluate
 from trainer_client.exceptions import CurriculumError
 from trainer_client.judging import Judge, LocalJudge
 from trainer_client.learner.advantages import is_mixed
+from trainer_client.learner.gradient_norms import GradientNorms
+from trainer_client.learner.kept import KeptTogether
 from trainer_client.learner.policy import Policy, UpdateMetrics
+from trainer_client.learner.positives import PositiveStore
 from trainer_client.learner.replay import ReplayBuffer, StoredGroup
 from trainer_client.learner.samples import Sample
 from trainer_client.metrics import Metrics, MetricsLog
@@ -84,6 +87,7 @@ class Trainer:
         success_threshold: float = 0.5,
         replay: ReplayBuffer | None = None,
         judge: Judge | None = None,
+        norms: GradientNorms | None = None,
     ) -> None:
         self.config = config
         self.service = service
@@ -97,6 +101,11 @@ class Trainer:
         self.stop = stop
         self.success_threshold = success_threshold
         self.replay = replay
+        self.positives = (
+            PositiveStore(config.learner.stored_positives) if config.learner.stored_positives else None
+        )
+        remembered = {"replay": self.replay, "positives": self.positives}
+        self._kept = KeptTogether({name: thing for name, thing in remembered.items() if thing is not None})
         self.judge = judge or LocalJudge()
         self.published = PublishedPolicies(config.run_directory / "published")
         # What a run that was killed left there.
@@ -123,6 +132,7 @@ class Trainer:
             reporter.note,
             lambda: self.step,
             judge=self.judge,
+            norms=norms,
         )
         self.feed = self._make_feed()
 
@@ -144,7 +154,7 @@ class Trainer:
 
         Raises CheckpointError, or the service's error when it does not know the curriculum's checkpoint.
         """
-        state = self.checkpoints.load(self.policy, self.checkpoints.latest(), self.replay)
+        state = self.checkpoints.load(self.policy, self.checkpoints.latest(), self._kept)
         if state.curriculum_checkpoint_id:
             receipt = self.service.restore_checkpoint(state.curriculum_id, state.curriculum_checkpoint_id)
             self.source.revision = receipt.revision
@@ -220,7 +230,7 @@ class Trainer:
             self.rollouts,
             self.tokens,
         )
-        for removed in self.checkpoints.save(self.policy, state, self.replay):
+        for removed in self.checkpoints.save(self.policy, state, self._kept):
             self._forget(removed)
         self._saved_step = self.step
 
@@ -247,6 +257,7 @@ class Trainer:
             self.success_threshold,
             shaping=self.config.rewards,
             max_tokens=self.sampling.max_tokens,
+            positives=self.positives,
         )
         replayed = self._replayed(samples, rolled.replays)
         with watch.phase("kl"):
@@ -265,6 +276,8 @@ class Trainer:
             self._publish_policy()
         self._log_samples(collected)
         metrics = self._metrics(rolled, update, kl, len(samples), watch)
+        if self.positives is not None:
+            metrics["learner/stored_positives"] = float(sum(sample.replayed for sample in samples))
         if self.replay is not None:
             ages = [self.step - 1 - group.step for group in replayed]
             metrics["replay/groups"] = float(len(replayed))
@@ -283,7 +296,7 @@ class Trainer:
         if self.replay is None:
             return []
         drawn = self.replay.draw(count, self.step)
-        self.replay.add(samples, self.step)
+        self.replay.add([sample for sample in samples if not sample.replayed], self.step)
         return drawn
 
     def _publish_policy(self) -> None:
@@ -327,16 +340,16 @@ class Trainer:
         self.reporter.evaluated(self.step, evaluation)
 
     def _guard(self, metrics: Metrics) -> None:
-        exploded = not math.isfinite(metrics["learner/gradient_norm"]) or not (
-            metrics["learner/kl"] <= self.config.learner.max_kl
-        )
+        learner = self.config.learner
+        kl, norm = metrics["learner/kl"], metrics["learner/gradient_norm"]
+        # Written so that what is not a number counts as exploded.
+        exploded = not (kl <= learner.max_kl) or not (norm <= learner.explosion_gradient_norm)
         self._exploded_steps = self._exploded_steps + 1 if exploded else 0
-        if self._exploded_steps >= self.config.learner.patience:
+        if self._exploded_steps >= learner.patience:
             kept = self.checkpoints.steps()
             raise DivergedError(
-                f"step {self.step}: KL {metrics['learner/kl']:.3g} "
-                f"(learner.max_kl {self.config.learner.max_kl}) "
-                f"or gradient norm {metrics['learner/gradient_norm']:.3g} exploded in "
+                f"step {self.step}: KL {kl:.3g} (learner.max_kl {learner.max_kl:g}) or gradient norm "
+                f"{norm:.3g} (learner.explosion_gradient_norm {learner.explosion_gradient_norm:g}) exploded in "
                 f"{self._exploded_steps} steps in a row; lower learner.learning_rate"
                 + (f" and go on with --resume from step {kept[-1]}" if kept else "")
             )

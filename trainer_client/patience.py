@@ -54,6 +54,7 @@ class RemoteService(CurriculumService, Protocol):
         rewards: Sequence[Sequence[float]],
         statuses: Sequence[Sequence[RolloutStatus]] | None = None,
         lengths: Sequence[Sequence[float]] | None = None,
+        gradient_norms: Sequence[Sequence[float]] | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> ReportResult:
@@ -132,6 +133,7 @@ class PatientService:
         rewards: Sequence[Sequence[float]],
         statuses: Sequence[Sequence[RolloutStatus]] | None = None,
         lengths: Sequence[Sequence[float]] | None = None,
+        gradient_norms: Sequence[Sequence[float]] | None = None,
     ) -> ReportResult:
         """The service's answer; without it the report waits in the outbox and all rollouts are kept."""
         ids = None if prompt_ids is None else list(prompt_ids)
@@ -144,6 +146,7 @@ class PatientService:
                 rewards=rewards,
                 statuses=statuses,
                 lengths=lengths,
+                gradient_norms=gradient_norms,
                 request_id=request_id,
                 timeout_seconds=timeout_seconds,
             )

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from trainer_client.client import Action, Batch, Directive, ReportResult, RolloutStatus
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.judging import Judge, LocalJudge, Verdict, outdated
-from trainer_client.rollouts import Completion, RolloutEngine, RolloutRequest, SamplingParams
+from trainer_client.learner.gradient_norms import GradientNorms
+from trainer_client.learner.samples import Sample
+from trainer_client.rollouts import (
+    Completion,
+    RolloutEngine,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingParams,
+)
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
 
@@ -87,12 +95,14 @@ def collect(
     should_stop: Callable[[], bool],
     judge: Judge | None = None,
     is_stale: Callable[[], bool] = lambda: False,
+    norms: GradientNorms | None = None,
 ) -> CollectedBatch:
     """Rolls the batch out until the service wants no more of any prompt.
 
     A group is judged and reported as soon as the engine has it, and what the answer wants more of joins
     what is still being sampled: nobody waits for the slowest.
     is_stale: whether what is judged now comes from a policy too old to be an outcome.
+    norms: measures what is reported beside the rewards.
     Raises KeyError for a prompt that the pool does not hold.
     """
     judge = judge or LocalJudge()
@@ -135,6 +145,10 @@ def collect(
                     news = [[outdated(verdict) for verdict in verdicts] for verdicts in news]
                 for one, verdicts in zip(sampled, news, strict=True):
                     groups[one.prompt_id].add(one.completions, verdicts)
+            measured = None
+            if norms is not None:
+                with stopwatch.phase("gradient_norms"):
+                    measured = _measured(norms, sampled)
             with stopwatch.phase("service"):
                 answer = service.report(
                     batch,
@@ -142,6 +156,7 @@ def collect(
                     rewards=[[verdict.reward for verdict in verdicts] for verdicts in news],
                     statuses=[[verdict.status for verdict in verdicts] for verdicts in news],
                     lengths=[[float(len(c.token_ids)) for c in one.completions] for one in sampled],
+                    gradient_norms=measured,
                 )
             collected.note(answer)
             wanted = {}
@@ -161,3 +176,13 @@ def round_seed(seed: int, number: int) -> int:
     """A seed for a round (or step) that shares no random numbers with its neighbours."""
     digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def _measured(norms: GradientNorms, groups: Sequence[RolloutGroup]) -> list[list[float]]:
+    samples = [
+        Sample(group.prompt_id, group.prompt_token_ids, c.token_ids, c.log_probs, 0.0)
+        for group in groups
+        for c in group.completions
+    ]
+    values = iter(norms.measure(samples))
+    return [[next(values) for _ in group.completions] for group in groups]

@@ -40,7 +40,7 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
             client = stack.enter_context(connect(config.curriculum, outbox))
         stop = stack.enter_context(StopRequest())
         # Before the model is loaded: a service that is not there should be said at once.
-        threshold = on_first(world, lambda: prepare_curriculum(cast(CurriculumClient, client), config, pool))
+        facts = on_first(world, lambda: prepare_curriculum(cast(CurriculumClient, client), config, pool))
         console.print(
             f"curriculum {config.curriculum_id!r} at {config.curriculum.target}: "
             f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
@@ -66,7 +66,7 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
             pool,
             reporter,
             stop,
-            success_threshold=threshold,
+            facts=facts,
             first_step=first_step,
             world=world,
         )

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer_client.client import Action
 from trainer_client.config import LearnerConfig, RewardConfig
 from trainer_client.learner.advantages import batch_advantages, keep_mask
 from trainer_client.learner.masks import distinct_mask
+from trainer_client.learner.positives import PositiveStore
 from trainer_client.learner.samples import Sample
 from trainer_client.learner.shaping import lead_weighted
 from trainer_client.reward_shaping import shaped_rewards
+from trainer_client.rollouts import Completion
 from trainer_client.rounds import Group
 
 
@@ -21,15 +24,18 @@ def training_samples(
     *,
     shaping: RewardConfig | None = None,
     max_tokens: int = 0,
+    positives: PositiveStore | None = None,
 ) -> list[Sample]:
     """Samples to train on, group by group. max_tokens: where completions are cut.
 
     Advantages are taken over all counted rollouts of a prompt, then those that the directive does
     not keep are left out: a baseline over the kept ones alone would be biased.
+    positives: takes in the right rollouts; a group that is all wrong is joined by its prompt's stored one.
     """
     shaping = shaping or RewardConfig()
     trained = [group for group in groups if not _is_dropped(group)]
-    counted = [group.counted() for group in trained]
+    own = [len(group.counted()[0]) for group in trained]
+    counted = [_with_positive(group, positives, success_threshold) for group in trained]
     shaped = [
         shaped_rewards(
             completions,
@@ -48,7 +54,9 @@ def training_samples(
         success_threshold=success_threshold,
     )
     samples: list[Sample] = []
-    for group, (completions, rewards_G), advantages_G in zip(trained, counted, advantages, strict=True):
+    for group, count, (completions, rewards_G), advantages_G in zip(
+        trained, own, counted, advantages, strict=True
+    ):
         if not completions:
             continue
         success_G = rewards_G > success_threshold
@@ -61,6 +69,8 @@ def training_samples(
                 rewards_G, group.directive.keep_positives, group.directive.keep_negatives, success_threshold
             )
             weight = group.directive.advantage_weight
+            # The service counts rollouts of this lease; a stored one is not among them.
+            keep_G[count:] = True
         if shaping.mask_truncated:
             keep_G &= np.array([completion.finish_reason != "length" for completion in completions])
         if settings.mask_similarity is not None:
@@ -73,10 +83,29 @@ def training_samples(
                 completions[index].token_ids,
                 completions[index].log_probs,
                 float(advantages_G[index] * weight),
+                replayed=index >= count,
             )
             for index in np.flatnonzero(keep_G).tolist()
         )
     return samples
+
+
+def _with_positive(
+    group: Group, positives: PositiveStore | None, success_threshold: float
+) -> tuple[list[Completion], NDArray[np.float64]]:
+    """The group's counted rollouts, with the prompt's stored positive behind them where all are wrong."""
+    completions, rewards_G = group.counted()
+    if positives is None or not completions:
+        return completions, rewards_G
+    rights = np.flatnonzero(rewards_G > success_threshold)
+    prompt_id = group.prompt.prompt_id
+    if len(rights):
+        positives.add(prompt_id, completions[rights[-1]], float(rewards_G[rights[-1]]))
+        return completions, rewards_G
+    stored = positives.find(prompt_id)
+    if stored is None:
+        return completions, rewards_G
+    return [*completions, stored.completion], np.append(rewards_G, stored.reward)
 
 
 def _is_dropped(group: Group) -> bool:

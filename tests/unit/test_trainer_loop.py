@@ -257,6 +257,16 @@ def test_an_exploding_policy_ends_the_run(tmp_path: Path) -> None:
         trainer.run()
 
 
+def test_an_exploding_gradient_ends_the_run_and_calm_steps_between_do_not_count(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, learner={"explosion_gradient_norm": 10, "patience": 2})
+    trainer, _, _, _ = make_trainer(config)
+    calm, wild = {"learner/kl": 0.1, "learner/gradient_norm": 9.0}, {"learner/gradient_norm": 11.0}
+    for metrics in (wild, {}, wild, {}, {"learner/gradient_norm": float("inf")}):
+        trainer._guard(calm | metrics)
+    with pytest.raises(DivergedError, match=r"explosion_gradient_norm 10"):
+        trainer._guard(calm | {"learner/kl": float("nan")})
+
+
 def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     trainer, _, _, _ = make_trainer(tiny_config(tmp_path))
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):

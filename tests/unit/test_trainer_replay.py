@@ -149,7 +149,7 @@ def test_replayed_samples_are_clipped_around_the_policy_before_the_update() -> N
     with torch.no_grad():
         before = policy.log_probs(samples).log_probs
     # A second epoch is away from the old policy: move, then compute the loss of the same batch.
-    parts = policy._parts(samples)
+    parts = policy.parts(samples)
     old = [policy._old_log_probs(part) for part in parts]
     policy._optimizer_step(samples, old, (8, 3))
     with torch.no_grad():

@@ -14,8 +14,10 @@ from trainer_client.checkpoint import CheckpointStore, RunState
 from trainer_client.curriculum_service import CurriculumService
 from trainer_client.distributed.world import World, shares
 from trainer_client.judging import Judge, Verdict
+from trainer_client.learner.gradient_norms import GradientNorms
+from trainer_client.learner.kept import Keepable
 from trainer_client.learner.policy import Policy
-from trainer_client.learner.replay import ReplayBuffer
+from trainer_client.learner.samples import Sample
 from trainer_client.rollouts import (
     Completion,
     RolloutEngine,
@@ -123,6 +125,22 @@ class ShardedJudge:
         return _merged(plan, on_all(self._world, lambda: self._judge.judge(mine)))
 
 
+class ShardedNorms:
+    """Every rank measures its share."""
+
+    def __init__(self, world: World, norms: GradientNorms) -> None:
+        self._world = world
+        self._norms = norms
+
+    def measure(self, samples: Sequence[Sample]) -> list[float]:
+        """One norm per sample, in order, on every rank."""
+        plan = shares(
+            [len(s.prompt_token_ids) + len(s.completion_token_ids) for s in samples], self._world.size
+        )
+        mine = [samples[place] for place in plan[self._world.rank]]
+        return _merged(plan, on_all(self._world, lambda: self._norms.measure(mine)))
+
+
 class SharedStop(StopRequest):
     """A stop asked of any rank is one of all. Every rank must look at `requested` equally often."""
 
@@ -147,20 +165,20 @@ class SharedCheckpoints(CheckpointStore):
         super().__init__(directory, keep)
         self._world = world
 
-    def save(self, policy: Policy, state: RunState, replay: ReplayBuffer | None = None) -> list[RunState]:
+    def save(self, policy: Policy, state: RunState, memory: Keepable | None = None) -> list[RunState]:
         """Writes a checkpoint; what it gives, every rank gets."""
         write = super().save
-        return on_first(self._world, lambda: write(policy, state, replay))
+        return on_first(self._world, lambda: write(policy, state, memory))
 
     def latest(self) -> int:
         """The newest checkpoint's step, as rank 0 sees it."""
         find = super().latest
         return on_first(self._world, find)
 
-    def load(self, policy: Policy, step: int, replay: ReplayBuffer | None = None) -> RunState:
+    def load(self, policy: Policy, step: int, memory: Keepable | None = None) -> RunState:
         """Puts a checkpoint in place on every rank, and checks that it is the same one."""
         read = super().load
-        state = on_all(self._world, lambda: read(policy, step, replay))[0]
+        state = on_all(self._world, lambda: read(policy, step, memory))[0]
         self._world.check_same(policy.parameters)
         return state
 

@@ -46,8 +46,8 @@ def completion_log_probs(
     mixed_precision: matrices are multiplied in bfloat16, whatever the weights are kept in.
     """
     device = next(model.parameters()).device
-    targets_R_T, mask_R_T = _pad_right([s.completion_token_ids for s in samples], pad_id, device)
-    read = _shared_logits if share_prompts else _plain_logits
+    targets_R_T, mask_R_T = padded_completions(samples, pad_id, device)
+    read = _shared_logits if share_prompts else plain_logits
     with autocast(device, mixed_precision):
         logits_R_T_V = read(model, samples, targets_R_T, mask_R_T, pad_id)
     log_probs_N, entropies_N = token_statistics(
@@ -123,9 +123,10 @@ def _shared_logits(
     return torch.cat([first_R_1_V, rest_R_T_V], dim=1)
 
 
-def _plain_logits(
+def plain_logits(
     model: Any, samples: Sequence[Sample], targets_R_T: Tensor, mask_R_T: Tensor, pad_id: int
 ) -> Tensor:
+    """Logits [R, T, V] that the completions were drawn from, by one pass over prompt and completion."""
     device = targets_R_T.device
     ids_R_L, prompt_mask_R_L, _ = pad_left([s.prompt_token_ids for s in samples], pad_id, device)
     mask = torch.cat([prompt_mask_R_L, mask_R_T.long()], dim=1)
@@ -140,13 +141,13 @@ def _plain_logits(
     return logits
 
 
-def _pad_right(
-    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    longest = max(len(sequence) for sequence in sequences)
-    ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(sequences), longest))
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        mask[row, : len(sequence)] = 1
+def padded_completions(samples: Sequence[Sample], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the completions, each [rows, longest]; padding on the right."""
+    longest = max(len(sample.completion_token_ids) for sample in samples)
+    ids = torch.full((len(samples), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(samples), longest))
+    for row, sample in enumerate(samples):
+        length = len(sample.completion_token_ids)
+        ids[row, :length] = torch.tensor(sample.completion_token_ids, dtype=torch.long)
+        mask[row, :length] = 1
     return ids.to(device), mask.to(device)

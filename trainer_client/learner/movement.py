@@ -20,7 +20,8 @@ def probe_samples(samples: Sequence[Sample], max_prompts: int, max_per_prompt: i
     """A few completions of a few prompts, spread over the batch."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.completion_token_ids:
+        # A replayed one has the log-probs of a policy from long before.
+        if sample.completion_token_ids and not sample.replayed:
             groups.setdefault(sample.prompt_id, []).append(sample)
     spread = list(groups.values())[:: max(1, math.ceil(len(groups) / max_prompts))]
     return [sample for group in spread for sample in group[:max_per_prompt]]

@@ -114,7 +114,7 @@ class Policy:
             return metrics
         totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
         mine = self._share(useful)
-        parts = self._parts(mine)
+        parts = self.parts(mine)
         old = [self._old_log_probs(part) for part in parts]
         agreement = self._agreement(parts, old)
         for _ in range(self.settings.epochs):
@@ -131,7 +131,7 @@ class Policy:
         """A few completions of a few prompts (prompts are what costs), to measure an update by."""
         chosen = self._share(probe_samples(samples, max_prompts, max_per_prompt))
         parts = []
-        for part in self._parts(chosen):
+        for part in self.parts(chosen):
             if self.settings.recompute_log_probs:
                 # What the engine says of its tokens differs by more than the update: it is no start to measure from.
                 parts.append((part, self.log_probs(part).log_probs))
@@ -192,7 +192,8 @@ class Policy:
         self.world.add(sums)
         return [float(value) for value in sums.tolist()]
 
-    def _parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+    def parts(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        """Micro-batches."""
         return micro_batches(samples, self.settings.micro_batch_tokens)
 
     def _behaviour(self, part: Sequence[Sample]) -> Tensor:
@@ -258,7 +259,7 @@ class Policy:
         self.optimizer.zero_grad(set_to_none=True)
         loss = clipped = entropy = reference_kl = 0.0
         trained = 0
-        for part, recomputed in zip(self._parts(useful), old, strict=True):
+        for part, recomputed in zip(self.parts(useful), old, strict=True):
             reference = self._reference(part)
             now = self.log_probs(part)
             old_log_probs, importance = self._correction(part, self._behaviour(part), recomputed)
