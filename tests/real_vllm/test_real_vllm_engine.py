@@ -16,8 +16,9 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.trainer_fakes import FakeCurriculum
-from trainer_client.config import ModelConfig
+from tests.trainer_fakes import FakeCurriculum, QuietReporter
+from trainer_client.assembly import Learner, build_trainer, update_settings
+from trainer_client.config import ModelConfig, parse_config
 from trainer_client.learner.lora import add_lora
 from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.learner.samples import Sample
@@ -27,8 +28,10 @@ from trainer_client.rollouts import RolloutGroup, RolloutRequest, SamplingParams
 from trainer_client.rollouts.transformers_engine import TransformersEngine
 from trainer_client.rollouts.vllm_engine import VllmEngine
 from trainer_client.rounds import ReadPrompt, collect
+from trainer_client.stopping import StopRequest
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
+from trainer_client.tasks.build import build_pool
 from trainer_client.tasks.verifiers import exact_match
 from trainer_client.trainer_errors import ModelError
 
@@ -224,6 +227,40 @@ def test_an_update_trains_on_vllms_rollouts_with_the_engines_gap_corrected(
     assert metrics.clip_share == 0
     assert metrics.engine_gap < 1e-3
     assert metrics.importance_mean == pytest.approx(1, abs=1e-3)
+
+
+def test_a_run_rolls_out_ahead_in_vllm_and_every_update_reaches_it(
+    engine: VllmEngine, learner: tuple[Any, Any], tmp_path: Path
+) -> None:
+    moved(learner[0], seed=0, scale=0.0)
+    config = parse_config(
+        {
+            "name": "ahead",
+            "directory": str(tmp_path),
+            "steps": 3,
+            "model": {"path": "smollm2", "device": "cpu"},
+            "lora": {"rank": 8},
+            "tasks": [{"type": "arithmetic"}],
+            "curriculum": {"batch_size": 2},
+            "rollouts": {"engine": "vllm", "lookahead": 1, "max_tokens": 4},
+            # Far enough an update to tell the versions apart.
+            "learner": {"learning_rate": 1e-2, "kl_coefficient": 0.1, "max_kl": 1e6},
+            "evaluation": {"every": 0, "prompts": 0},
+            "checkpoint": {"every": 0},
+        }
+    )
+    fresh = add_lora(learner[0].unload(), rank=8, alpha=16, seed=2)
+    ready = Learner(Policy(fresh, update_settings(config)), engine, learner[1])
+    pool = build_pool(config.tasks)
+    service = FakeCurriculum([prompt.prompt_id for prompt in pool.train], group_size=3)
+    trainer = build_trainer(config, service, ready, pool, QuietReporter(), StopRequest())
+    history = trainer.run().history
+    assert [metrics["rollouts/staleness"] for metrics in history] == [0, 1, 1]
+    # The first batch is the learner's own policy; the others are one update old, and it shows.
+    assert history[0]["learner/engine_gap"] < 1e-3
+    assert history[1]["learner/engine_gap"] > 1e-2
+    assert engine.policy_version == 2
+    assert not (tmp_path / "ahead" / "published").exists()
 
 
 def test_a_model_that_is_not_there_is_said_so(tmp_path: Path) -> None:
