@@ -1,4 +1,4 @@
-"""The command line: `serve | config | healthcheck | top | inspect | export | import | curricula | tokens`.
+"""The command line: `serve | config | healthcheck | top | inspect | export | import | replay | curricula | tokens`.
 
 What only `serve` needs is imported when it runs, so that `healthcheck` stays quick.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sampler_service import __version__
-from sampler_service.cli import curricula, files, health, prompts, serving, tokens, top
+from sampler_service.cli import curricula, files, health, prompts, replay, serving, tokens, top
 from sampler_service.cli.connection import Connection, choose
 
 __all__ = ["app", "main"]
@@ -107,6 +107,7 @@ app.command("top")(top.top)
 app.command("inspect")(prompts.inspect)
 app.command("export")(files.export_curriculum)
 app.command("import")(files.import_curriculum)
+app.command("replay")(replay.replay)
 app.add_typer(curricula.app, name="curricula")
 app.add_typer(tokens.app, name="tokens")
 

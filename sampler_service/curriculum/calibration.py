@@ -82,6 +82,15 @@ class EstimatorScores:
         self.groups += len(predicted)
         self._step_groups += len(predicted)
 
+    def add(self, other: EstimatorScores) -> None:
+        """Counts what another has scored, later, as well; its series is left out."""
+        self.predictions += other.predictions
+        self.brier_sum += other.brier_sum
+        self.log_loss_sum += other.log_loss_sum
+        self.bins += other.bins
+        self.groups += other.groups
+        self._window = np.concatenate([self._window, other._window], axis=1)[:, -WINDOW:]
+
     def spearman(self) -> float:
         """Over the last groups, at most `WINDOW`."""
         if self._ranked[0] != self.groups:

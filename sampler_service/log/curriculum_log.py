@@ -224,6 +224,16 @@ class CurriculumLog:
         self._require(horizon)
         return _text(page[0][0]) if page else horizon.revision
 
+    async def horizon(self) -> str:
+        """Revision up to which the log is trimmed; `START` if it is whole."""
+        await self._open()
+        reply = await self._call(
+            lambda redis: redis.execute_command("HMGET", self._keys.horizon, *_HORIZON_FIELDS)  # type: ignore[no-untyped-call]
+        )
+        horizon = _Horizon.of(reply)
+        self._require(horizon)
+        return horizon.revision
+
     async def length(self) -> int:
         """Entries in the stream, trimmed ones not counted."""
         size: int = await self._call(lambda redis: redis.xlen(self._keys.log))

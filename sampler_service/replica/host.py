@@ -38,6 +38,7 @@ from sampler_service.replica.curriculum_statistics import CurriculumStatistics, 
 from sampler_service.replica.housekeeping import Housekeeping, expire_leases
 from sampler_service.replica.loaded_curricula import LoadedCurricula, Residency
 from sampler_service.replica.portability import ReceivedExport, export_chunks
+from sampler_service.replica.replaying import replay_curriculum
 from sampler_service.replica.requests import (
     fingerprint,
     grant_event,
@@ -87,6 +88,7 @@ class ReplicaHost:
         self._settings = settings
         self._curricula = LoadedCurricula(client, settings, seed)
         self._housekeeping = Housekeeping(self._curricula, settings)
+        self._replaying = asyncio.Semaphore(1)  # They are long, and take a processor each.
         self._tailing = Tailing(lambda: self._curricula, settings.max_lag_seconds)
 
     async def start(self) -> None:
@@ -575,6 +577,11 @@ class ReplicaHost:
                 policy_version=kept["policy_version"],
             )
         return response
+
+    async def replay_curriculum(self, request: pb.ReplayCurriculumRequest) -> pb.ReplayCurriculumResponse:
+        """ReplayCurriculum."""
+        async with self._replaying:
+            return await replay_curriculum(await self._reading(request.curriculum_id), request)
 
     # -- reads -------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.answers import timestamp
 
-__all__ = ["prompt_states", "summary"]
+__all__ = ["calibration_message", "prompt_states", "summary"]
 
 _DEFAULT_BINS: Final = 20
 _DEFAULT_PAGE: Final = 100
@@ -120,16 +120,19 @@ def _calibration(state: CurriculumState) -> pb.Calibration:
     predictions, brier, log_loss = (
         history.totals[name] for name in ("predictions", "brier_sum", "log_loss_sum")
     )
-    return _scored(predictions, brier, log_loss, history.scores.bins, scores[-1] if scores else None)
+    return calibration_message(
+        predictions, brier, log_loss, history.scores.bins, scores[-1] if scores else None
+    )
 
 
-def _scored(
+def calibration_message(
     predictions: float,
     brier_sum: float,
     log_loss_sum: float,
     bins: NDArray[Any],
     ranked: EstimatorScores | None,
 ) -> pb.Calibration:
+    """Sums of scores as the API says them; NaN where nothing was scored."""
     counts, predicted, observed = bins
     return pb.Calibration(
         predictions=int(predictions),
@@ -151,7 +154,7 @@ def _estimators(state: CurriculumState) -> list[pb.EstimatorCalibration]:
         listed.append(
             pb.EstimatorCalibration(
                 estimator=name,
-                calibration=_scored(
+                calibration=calibration_message(
                     scores.predictions, scores.brier_sum, scores.log_loss_sum, scores.bins, scores
                 ),
                 in_force=name == state.estimator_name,

@@ -16,6 +16,8 @@ METHOD_ROLES: Mapping[str, Role] = {
     "GetSummary": Role.READ,
     "WatchSummary": Role.READ,
     "ExportCurriculum": Role.READ,
+    # It changes nothing, but it is work.
+    "ReplayCurriculum": Role.TRAIN,
     "CreateCurriculum": Role.TRAIN,
     "AddPrompts": Role.TRAIN,
     "NextBatch": Role.TRAIN,

@@ -196,6 +196,11 @@ class CurriculumServicer(curriculum_pb2_grpc.CurriculumServiceServicer):
     ) -> pb.ImportCurriculumResponse:
         return await self._host.import_curriculum(requests)
 
+    async def ReplayCurriculum(  # noqa: N802, D102
+        self, request: pb.ReplayCurriculumRequest, context: RpcContext
+    ) -> pb.ReplayCurriculumResponse:
+        return await self._host.replay_curriculum(request)
+
     async def ListPromptStates(  # noqa: N802, D102
         self, request: pb.ListPromptStatesRequest, context: RpcContext
     ) -> pb.ListPromptStatesResponse:

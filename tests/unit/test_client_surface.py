@@ -35,6 +35,7 @@ METHOD_OF_RPC = {
     "DeleteCheckpoint": "delete_checkpoint",
     "ExportCurriculum": "export_curriculum",
     "ImportCurriculum": "import_curriculum",
+    "ReplayCurriculum": "replay",
     "ListPromptStates": "prompt_states",
     "GetSummary": "summary",
     "WatchSummary": "watch_summary",

@@ -252,6 +252,26 @@ class CurriculumCalls:
             attempt, FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         )
 
+    def replay(
+        self,
+        curriculum_id: str,
+        strategies: Iterable[StrategyLike],
+        *,
+        most_batches: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> pb.ReplayCurriculumResponse:
+        """Folds the recorded log under other strategies and compares them; changes nothing.
+
+        By default waits up to ten minutes.
+        """
+        request = pb.ReplayCurriculumRequest(
+            curriculum_id=curriculum_id,
+            strategies=[strategy_message(strategy) for strategy in strategies],
+            most_batches=most_batches,
+        )
+        seconds = FILE_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        return self._connection.call(self._stub.ReplayCurriculum, request, seconds)
+
     # Reading
 
     def prompt_states(

@@ -2025,6 +2025,125 @@ class Summary(_message.Message):
 Global___Summary: _TypeAlias = Summary  # noqa: Y015
 
 @_typing.final
+class ReplayCurriculumRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_ID_FIELD_NUMBER: _builtins.int
+    STRATEGIES_FIELD_NUMBER: _builtins.int
+    MOST_BATCHES_FIELD_NUMBER: _builtins.int
+    curriculum_id: _builtins.str
+    most_batches: _builtins.int
+    """At how many batches, evenly spread, each strategy draws one of its own; 0 means 64."""
+    @_builtins.property
+    def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Strategy]:
+        """1 to 16."""
+
+    def __init__(
+        self,
+        *,
+        curriculum_id: _builtins.str = ...,
+        strategies: _abc.Iterable[Global___Strategy] | None = ...,
+        most_batches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "most_batches", b"most_batches", "strategies", b"strategies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayCurriculumRequest: _TypeAlias = ReplayCurriculumRequest  # noqa: Y015
+
+@_typing.final
+class StrategyReplay(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    ESTIMATOR_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    PREDICTED_MIXED_SHARE_FIELD_NUMBER: _builtins.int
+    EXPECTED_MIXED_SHARE_FIELD_NUMBER: _builtins.int
+    QUOTA_OVERLAP_FIELD_NUMBER: _builtins.int
+    BATCH_OVERLAP_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    """Its preset, or its number in the request; "recorded" for what was in force."""
+    estimator: _builtins.str
+    predicted_mixed_share: _builtins.float
+    """Share of the recorded batches' groups that it expected to come out mixed."""
+    expected_mixed_share: _builtins.float
+    """The same of batches that it would have drawn, as the recorded estimator expects it."""
+    quota_overlap: _builtins.float
+    """Share of the rollouts that it would have given to the same prompts."""
+    batch_overlap: _builtins.float
+    """Share of its own batches' prompts that are in the recorded ones."""
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """Its predictions for the recorded batches."""
+
+    def __init__(
+        self,
+        *,
+        strategy: _builtins.str = ...,
+        estimator: _builtins.str = ...,
+        calibration: Global___Calibration | None = ...,
+        predicted_mixed_share: _builtins.float = ...,
+        expected_mixed_share: _builtins.float = ...,
+        quota_overlap: _builtins.float = ...,
+        batch_overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_overlap", b"batch_overlap", "calibration", b"calibration", "estimator", b"estimator", "expected_mixed_share", b"expected_mixed_share", "predicted_mixed_share", b"predicted_mixed_share", "quota_overlap", b"quota_overlap", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StrategyReplay: _TypeAlias = StrategyReplay  # noqa: Y015
+
+@_typing.final
+class ReplayCurriculumResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    COMPARED_BATCHES_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    MIXED_SHARE_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    batches: _builtins.int
+    compared_batches: _builtins.int
+    groups: _builtins.int
+    """Finished groups, and which share of them was mixed."""
+    mixed_share: _builtins.float
+    from_revision: _builtins.str
+    """The state that it began with, and the last event."""
+    revision: _builtins.str
+    @_builtins.property
+    def replays(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrategyReplay]:
+        """The recorded strategy first, then those of the request."""
+
+    def __init__(
+        self,
+        *,
+        replays: _abc.Iterable[Global___StrategyReplay] | None = ...,
+        events: _builtins.int = ...,
+        batches: _builtins.int = ...,
+        compared_batches: _builtins.int = ...,
+        groups: _builtins.int = ...,
+        mixed_share: _builtins.float = ...,
+        from_revision: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "compared_batches", b"compared_batches", "events", b"events", "from_revision", b"from_revision", "groups", b"groups", "mixed_share", b"mixed_share", "replays", b"replays", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayCurriculumResponse: _TypeAlias = ReplayCurriculumResponse  # noqa: Y015
+
+@_typing.final
 class GetSummaryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

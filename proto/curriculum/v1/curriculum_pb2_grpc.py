@@ -119,6 +119,11 @@ class CurriculumServiceStub:
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.SerializeToString,
                 response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.FromString,
                 _registered_method=True)
+        self.ReplayCurriculum = channel.unary_unary(
+                '/curriculum.v1.CurriculumService/ReplayCurriculum',
+                request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumRequest.SerializeToString,
+                response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumResponse.FromString,
+                _registered_method=True)
         self.ListPromptStates = channel.unary_unary(
                 '/curriculum.v1.CurriculumService/ListPromptStates',
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesRequest.SerializeToString,
@@ -268,6 +273,13 @@ class CurriculumServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayCurriculum(self, request, context):
+        """Folds the recorded log under other strategies and compares them. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPromptStates(self, request, context):
         """Pages through the state of the prompts.
         """
@@ -376,6 +388,11 @@ def add_CurriculumServiceServicer_to_server(servicer, server):
                     servicer.ImportCurriculum,
                     request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.FromString,
                     response_serializer=curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.SerializeToString,
+            ),
+            'ReplayCurriculum': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayCurriculum,
+                    request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumRequest.FromString,
+                    response_serializer=curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumResponse.SerializeToString,
             ),
             'ListPromptStates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPromptStates,
@@ -852,6 +869,33 @@ class CurriculumService:
             '/curriculum.v1.CurriculumService/ImportCurriculum',
             curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumRequest.SerializeToString,
             curriculum_dot_v1_dot_curriculum__pb2.ImportCurriculumResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayCurriculum(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/curriculum.v1.CurriculumService/ReplayCurriculum',
+            curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumRequest.SerializeToString,
+            curriculum_dot_v1_dot_curriculum__pb2.ReplayCurriculumResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,8 @@ class CurriculumServiceStub:
     """Makes a curriculum of an exported file, sent in pieces. It goes on where the
     exported one was, live leases and remembered requests included.
     """
+    ReplayCurriculum: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.ReplayCurriculumRequest, _curriculum_pb2.ReplayCurriculumResponse]
+    """Folds the recorded log under other strategies and compares them. Changes nothing."""
     ListPromptStates: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]
     """Pages through the state of the prompts."""
     GetSummary: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]
@@ -148,6 +150,8 @@ class CurriculumServiceAsyncStub(CurriculumServiceStub):
     """Makes a curriculum of an exported file, sent in pieces. It goes on where the
     exported one was, live leases and remembered requests included.
     """
+    ReplayCurriculum: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.ReplayCurriculumRequest, _curriculum_pb2.ReplayCurriculumResponse]  # type: ignore[assignment]
+    """Folds the recorded log under other strategies and compares them. Changes nothing."""
     ListPromptStates: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]  # type: ignore[assignment]
     """Pages through the state of the prompts."""
     GetSummary: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]  # type: ignore[assignment]
@@ -306,6 +310,14 @@ class CurriculumServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a curriculum of an exported file, sent in pieces. It goes on where the
         exported one was, live leases and remembered requests included.
         """
+
+    @_abc_1.abstractmethod
+    def ReplayCurriculum(
+        self,
+        request: _curriculum_pb2.ReplayCurriculumRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_curriculum_pb2.ReplayCurriculumResponse, _abc.Awaitable[_curriculum_pb2.ReplayCurriculumResponse]]:
+        """Folds the recorded log under other strategies and compares them. Changes nothing."""
 
     @_abc_1.abstractmethod
     def ListPromptStates(
