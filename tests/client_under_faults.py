@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from curriculum.v1 import curriculum_pb2 as pb
-from sampler_service.curriculum.errors import Aborted, CurriculumError
+from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound
 from sampler_service.log import LogUnavailableError, parse_revision
 from sampler_service.replica import ReplicaHost
 from tests.evidence_oracle import Answered, Expected, expected_after
@@ -18,6 +18,7 @@ from tests.replicas_under_faults import Replicas
 _PATIENCE_SECONDS: Final = 20.0
 _METHODS: Final = {
     pb.CreateCurriculumRequest: ReplicaHost.create_curriculum,
+    pb.DeleteCurriculumRequest: ReplicaHost.delete_curriculum,
     pb.NextBatchRequest: ReplicaHost.next_batch,
     pb.ReportRolloutsRequest: ReplicaHost.report_rollouts,
     pb.ReleaseBatchRequest: ReplicaHost.release_batch,
@@ -53,6 +54,17 @@ class Client:
     async def create(self, who: int, request: pb.CreateCurriculumRequest) -> None:
         """The beginning of every history."""
         await self._try(who, Attempt(request, self._floor), give_up=False)
+
+    async def begin_anew(self, who: int, request: pb.CreateCurriculumRequest) -> None:
+        """Deletes the curriculum at one replica and creates it at the other: an empty history."""
+        delete = pb.DeleteCurriculumRequest(curriculum_id=request.curriculum_id, request_id="delete")
+        answer = await self._try(who, Attempt(delete, self._floor), give_up=False)
+        # It may have been done when the reply was lost; then there is nothing left to delete.
+        assert not isinstance(answer, CurriculumError) or isinstance(answer, NotFound)
+        self._replicas.forget_old_data()
+        self.history = {}
+        self.timeline += 1
+        await self.create(1 - who, request)
 
     async def ask(self, who: int, request: Any, *, give_up: bool = False) -> Any:
         """The answer, or the refusal as an exception object; None when given up for now."""

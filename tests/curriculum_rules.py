@@ -83,11 +83,25 @@ class ClientRules(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.run(self.replicas.start())
-        request = pb.CreateCurriculumRequest(
-            request_id="create", curriculum_id=CURRICULUM, strategy=strategy_of(EXACT[0], LONG)
-        )
-        self.run(self.client.create(0, request))
+        self.run(self.client.create(0, self.creation()))
         self.add_prompts(0, PROMPTS, False)
+
+    def creation(self) -> pb.CreateCurriculumRequest:
+        return pb.CreateCurriculumRequest(
+            request_id=self.name("create"),
+            curriculum_id=CURRICULUM,
+            strategy=strategy_of(EXACT[0], LONG),
+        )
+
+    @rule(who=replica, sure=st.integers(0, 5))
+    def delete_and_create_anew(self, who: int, sure: int) -> None:
+        if sure:
+            return
+        self.run(self.client.settle())
+        self.run(self.client.begin_anew(who, self.creation()))
+        self.prompts = self.policy_version = 0
+        self.ageless = True
+        self.add_prompts(who, PROMPTS, False)
 
     @rule(who=replica, count=st.integers(1, 8), give_up=gives_up)
     def add_prompts(self, who: int, count: int, give_up: bool) -> None:

@@ -115,6 +115,11 @@ class Replicas:
     def has_old_data(self) -> bool:
         return self._old_data is not None
 
+    def forget_old_data(self) -> None:
+        """The log begins anew."""
+        self._old_data = None
+        self.account.forget()
+
     async def fall_back_to_old_data(self) -> None:
         """The server loses what came since its last restart, as after a fail-over to a lagging replica."""
         assert self._old_data is not None
@@ -143,6 +148,10 @@ class LogAccount:
         for id_, fields in found:
             (payload,) = fields.values()
             self._entries[id_.decode()] = payload
+
+    def forget(self) -> None:
+        """The log was deleted."""
+        self._entries = {}
 
     def read_again(self) -> None:
         """Forgets what the server has lost."""

@@ -21,7 +21,6 @@ from sampler_service.curriculum.errors import (
     Aborted,
     AlreadyExists,
     CurriculumError,
-    Exhausted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -436,8 +435,9 @@ class ReplicaHost:
         arguments = (request.batch_size, request.rollout_budget)
         try:
             return await replica.plan(*arguments, equal_quotas=request.equal_quotas)
-        except Exhausted:
-            # Something may have been freed meanwhile: by another replica, or by time.
+        except CurriculumError:
+            # Perhaps this replica is only behind: prompts were added, another strategy set, or something freed
+            # by another replica, or by time.
             await replica.catch_up()
             await expire_leases(replica)
             return await replica.plan(*arguments, equal_quotas=request.equal_quotas)

@@ -181,6 +181,18 @@ async def test_a_replica_behind_the_trimmed_log_reloads_the_snapshot(log_client:
     assert await digest(host) == await digest(behind)
 
 
+async def test_a_replica_that_is_behind_looks_again_before_it_refuses_a_batch(log_client: LogClient) -> None:
+    host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
+    await create(host, prompts=0)
+    await behind.replica("math")
+
+    async def prompts() -> AsyncIterator[pb.AddPromptsRequest]:
+        yield pb.AddPromptsRequest(curriculum_id="math", request_id="add", prompt_ids=["first"])
+
+    await host.add_prompts(prompts())
+    assert list((await next_batch(behind, "n")).prompt_ids) == ["first"]
+
+
 async def test_a_repeat_at_a_replica_behind_the_trimmed_log_is_a_duplicate(log_client: LogClient) -> None:
     host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
     await create(host)

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.errors import NotFound
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogError, LogUnavailableError, parse_revision
 from sampler_service.replica.curriculum_replica import CurriculumReplica
@@ -72,8 +73,8 @@ class AnyOrder(ClientRules):
             )
             try:
                 outcome = await replica.commit(event)
-            except LogError:
-                return
+            except (LogError, NotFound):
+                return  # The log is away, or this replica has not heard that it is another's by now.
             now = parse_revision(outcome.revision)[0]
             for lease_id in leases:
                 lease = replica.state.leases.get(lease_id)
@@ -189,7 +190,7 @@ class AnyOrder(ClientRules):
             replica = await self.loaded(who)
             try:
                 await replica.catch_up()
-            except LogUnavailableError:
+            except (LogUnavailableError, NotFound):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.05)
