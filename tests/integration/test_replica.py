@@ -428,7 +428,8 @@ async def test_one_round_of_appends_serves_many_concurrent_writers(log_client: L
 
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
-    with running_server(valkey_binary()) as server:
+    # What it acknowledged must be there after a kill, however busy the disk is.
+    with running_server(valkey_binary(), options={"appendfsync": "always"}) as server:
         yield server
 
 
