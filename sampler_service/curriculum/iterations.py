@@ -78,7 +78,7 @@ def begin(state: CurriculumState, *, onward: bool) -> None:
     if sizes[width:].sum() < least:
         width = len(sizes)  # What would be left over is too small for an iteration of its own.
     memory["window"] = np.array([first, width], dtype=np.int64)
-    memory["begun"] = np.array([state.leases.next_key], dtype=np.int64)
+    memory["begun"] = np.array([state.leases.next_key, state.table.size], dtype=np.int64)
     state.due.remove_source(COLD_START)
     if iterations.cold_start_rollouts:
         inside = (subsets >= first) & (subsets < first + width)
@@ -92,11 +92,19 @@ def prompts_added(state: CurriculumState, rows: NDArray[Any]) -> None:
     iterations, memory = state.strategy.iterations, state.iteration_memory
     if iterations is None:
         return
-    if "window" not in memory or memory["begun"][0] == state.leases.next_key:
-        begin(state, onward=False)  # Nobody has drawn from it yet: its size is not settled.
+    if "window" not in memory or _outgrown(state):
+        begin(state, onward=False)
     elif memory["start_step"][0] == _COLD:
         inside = active(state, rows)
         state.due.add(rows if inside is None else rows[inside], COLD_START)
+
+
+def _outgrown(state: CurriculumState) -> bool:
+    """Whether nobody has drawn from the iteration yet, so that its size is not settled, and the pool has grown
+    by an eighth since it began. (At every chunk of many, beginning anew would be O(N²) in all.)"""
+    begun = state.iteration_memory["begun"].tolist()
+    size_then = begun[1] if len(begun) > 1 else 0
+    return bool(begun[0] == state.leases.next_key and 8 * state.table.size >= 9 * size_then)
 
 
 def batch_granted(state: CurriculumState, prompts: int) -> None:

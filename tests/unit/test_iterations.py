@@ -65,6 +65,18 @@ def test_adding_prompts_moves_nobody_to_another_subset() -> None:
     np.testing.assert_array_equal(subsets_of(run.state, np.arange(100), 5), before)
 
 
+@pytest.mark.parametrize("chunk", [1, 10, 299])
+def test_prompts_that_come_in_chunks_are_due_as_if_they_had_come_at_once(chunk: int) -> None:
+    run = iterating(prompts=1)
+    for start in range(1, 300, chunk):
+        run.add(min(chunk, 300 - start))
+    assert run.state.table.size == 300
+    due = run.state.due.free_rows(COLD_START, run.state.table.leases, np.zeros(300, dtype=np.bool_))
+    assert due.tolist() == window(run).tolist()
+    assert len(due) > 30
+    assert sorted(through_the_cold_start(run)) == window(run).tolist()
+
+
 def test_every_prompt_of_the_subset_is_rolled_out_four_times_first_and_marked_as_such() -> None:
     run = iterating()
     subset = window(run)
