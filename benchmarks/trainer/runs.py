@@ -86,11 +86,9 @@ def measure(case: Case, target: str, folder: Path, threads: int) -> dict[str, An
     pool = build_pool(config.tasks)
     pool = Pool(tuple(replace(prompt, verifier=coin) for prompt in pool.train), (), pool.stop)
     with CurriculumClient(target) as client:
-        threshold = prepare_curriculum(client, config, pool)
+        facts = prepare_curriculum(client, config, pool)
         learner = build_learner(config)
-        trainer = build_trainer(
-            config, client, learner, pool, Quiet(), StopRequest(), success_threshold=threshold
-        )
+        trainer = build_trainer(config, client, learner, pool, Quiet(), StopRequest(), facts=facts)
         history = trainer.run().history[1:]
         trainer.log.close()
     return _figures(case, history)
