@@ -122,7 +122,7 @@ async def _restored(
 ) -> CurriculumState | None:
     """The state after a restore, None if it was refused or a repeat."""
     machine = CurriculumMachine(base)
-    if any(strategy_needs_embeddings(payload) for payload, _ in events):
+    if any(_needs_embeddings(payload) for payload, _ in events):
         await bring_embeddings(replica.store, base)
 
     def fold() -> None:
@@ -141,7 +141,7 @@ async def _restored(
     return restored.state
 
 
-def strategy_needs_embeddings(payload: bytes) -> bool:
+def _needs_embeddings(payload: bytes) -> bool:
     """Whether an event puts a strategy in force that reads embeddings."""
     event = log_pb2.Event.FromString(payload)
     if event.WhichOneof("event") != "strategy_updated":
