@@ -168,6 +168,8 @@ def collect(
             more = requests(wanted)
             session.submit(more)
             in_flight += len(more) - len(sampled)
+    # Prompts held back for a refill that nobody needed were never asked for: they are no groups.
+    collected.groups = [group for prompt_id, group in groups.items() if asked[prompt_id]]
     collected.rounds = max(rounds.values(), default=0)
     return collected
 

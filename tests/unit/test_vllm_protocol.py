@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.trainer_fakes import FakeCurriculum
@@ -184,6 +186,16 @@ def test_a_batch_reports_each_group_when_it_is_done(made: list[FakeVllm]) -> Non
     assert collected.rounds == 3
     assert made[0].steps == 27
     assert {status for group in collected.groups for status in group.statuses} == {RolloutStatus.TRUNCATED}
+
+
+def test_a_prompt_held_back_is_no_group_unless_it_is_asked_for(made: list[FakeVllm]) -> None:
+    prompts = {"p": read("p", 1), "held": read("held", 1)}
+    service = FakeCurriculum(list(prompts), group_size=2)
+    batch = service.next_batch("c", batch_size=2, step=0)
+    quotas = np.array([2, 0], dtype=np.int32)
+    batch = replace(batch, prompt_ids=["p", "held"], quotas=quotas)
+    collected = collect(service, batch, prompts, VllmEngine("m"), SAMPLING, 5, Stopwatch(), lambda: False)
+    assert [group.prompt.prompt_id for group in collected.groups] == ["p"]
 
 
 def test_a_rollout_that_the_engine_gave_up_is_no_outcome(made: list[FakeVllm]) -> None:

@@ -9,6 +9,7 @@ from sampler_service.curriculum.shared_evidence.drifting import Drifting
 from sampler_service.curriculum.shared_evidence.item_response import ItemResponse
 from sampler_service.curriculum.shared_evidence.none import NoSharedEvidence
 from sampler_service.curriculum.shared_evidence.online_logistic import OnlineLogistic
+from sampler_service.curriculum.shared_evidence.ridge import Ridge
 
 __all__ = ["SHARED_EVIDENCE", "SharedEvidence"]
 
@@ -20,6 +21,7 @@ SHARED_EVIDENCE: Registry[SharedEvidence] = Registry(
         "anchors": Anchors,
         "attention": Attention,
         "online_logistic": OnlineLogistic,
+        "ridge": Ridge,
         "drifting": Drifting,
         "item_response": ItemResponse,
     },
