@@ -28,6 +28,11 @@ class ExplorationQueue:
         self._stamps: NDArray[Any] = np.zeros(0, dtype=np.int64)
         self._position = 0
 
+    @property
+    def left(self) -> int:
+        """Rows that wait in the queue; some may not be usable any more. Filling it anew is O(N)."""
+        return len(self._rows) - self._position
+
     def clear(self) -> None:
         """Forgets the order: prompts were added, or what is known has changed as a whole."""
         self._rows, self._position = self._rows[:0], 0

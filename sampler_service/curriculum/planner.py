@@ -125,13 +125,18 @@ class BatchPlanner:
             and weighing.pool.size == self._state.table.size
         )
 
-    @property
-    def scans_pool(self) -> bool:
-        """Whether each draw looks at every prompt, O(N): random or global scores, shares of clusters."""
+    def scans_pool(self, batch_size: int) -> bool:
+        """Whether such a draw looks at every prompt, O(N): random or global scores, shares of clusters, or the
+        exploration queue must be filled anew."""
         strategy = self._state.strategy
-        if strategy.clusters is not None:
+        if strategy.clusters is not None or self._must_explore_anew(batch_size):
             return True
         return isinstance(strategy.proposal, ScoredProposal) and not strategy.proposal.candidates_per_prompt
+
+    def _must_explore_anew(self, batch_size: int) -> bool:
+        strategy = self._state.strategy
+        wanted = batch_size * strategy.stopping.candidate_factor * strategy.exploration
+        return bool(strategy.exploration > 0 and self._exploration.left < wanted + 1)
 
     def begin_refresh(self) -> None:
         """Starts a refresh: from here on, rows that change are noted for `adopt`.
@@ -265,6 +270,8 @@ class BatchPlanner:
         scores_all = isinstance(proposal, ScoredProposal) and not proposal.candidates_per_prompt
         if scores_all or strategy.clusters is not None or self._state.due:
             return  # These look at the whole pool for each draw: too dear for a guess.
+        if self.refreshes_elsewhere and self._must_explore_anew(self._last_arguments.batch_size):
+            return  # Too long for now: whoever asks draws in a thread.
         mark = self._exploration.mark()
         try:
             plan = self._decide(self._last_arguments)

@@ -503,7 +503,7 @@ class CurriculumReplica:
             CurriculumError: as `BatchPlanner.plan`.
         """
         await self.prepare_to_draw()
-        if not self._scans_large_pool() and not self._planning:
+        if not self._scans_large_pool(batch_size) and not self._planning:
             return self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), self.planner
         apart = asyncio.create_task(self._plan_apart(batch_size, rollout_budget, equal_quotas))
         try:
@@ -519,7 +519,7 @@ class CurriculumReplica:
         """Holds the lock meanwhile: nothing is folded under the thread's hands."""
         async with self.lock:
             planner = self.planner
-            if not self._scans_large_pool():
+            if not self._scans_large_pool(batch_size):
                 return planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), planner
             self._planning = True
             try:
@@ -544,8 +544,8 @@ class CurriculumReplica:
         if not apart.cancelled() and apart.exception() is None:
             self.settle(*apart.result())
 
-    def _scans_large_pool(self) -> bool:
-        return self._large() and self.planner.scans_pool
+    def _scans_large_pool(self, batch_size: int) -> bool:
+        return self._large() and self.planner.scans_pool(batch_size)
 
     async def _refresh(self) -> None:
         async with self.lock:  # Not while a thread draws.

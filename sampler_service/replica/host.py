@@ -363,7 +363,7 @@ class ReplicaHost:
             number += 1
             print_ = fingerprint(request, "curriculum_id", "request_id")
             replica = await self.replica(curriculum_id)
-            for part, prompts in enumerate(prompts_events(request)):
+            for part, prompts in enumerate(await asyncio.to_thread(prompts_events, request)):
                 event = log_pb2.Event(
                     request_id=f"{request_id}#{number}.{part}", fingerprint=print_, prompts_added=prompts
                 )
@@ -595,7 +595,13 @@ class ReplicaHost:
 
     async def get_summary(self, request: pb.GetSummaryRequest) -> pb.GetSummaryResponse:
         """GetSummary."""
-        replica = await self._reading(request.curriculum_id, request.min_revision)
-        summary = reading.summary(replica.state, request.bins)
+        with self._curricula.in_use(request.curriculum_id):
+            replica = await self._reading(request.curriculum_id, request.min_revision)
+            state = replica.state
+            large = state.table.size >= self._settings.background_refresh_prompts
+            rates = await asyncio.to_thread(reading.cluster_rates, state) if large else None
+        summary = reading.summary(
+            state, request.bins, reading.cluster_rates(state) if rates is None else rates
+        )
         summary.stale = replica.stale
         return pb.GetSummaryResponse(summary=summary)

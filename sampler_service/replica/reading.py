@@ -23,8 +23,8 @@ _MAX_PAGE: Final = 10_000
 _SCAN_BLOCK: Final = 65_536
 
 
-def summary(state: CurriculumState, bins: int) -> pb.Summary:
-    """Aggregates of one curriculum.
+def summary(state: CurriculumState, bins: int, rates: NDArray[np.float64]) -> pb.Summary:
+    """Aggregates of one curriculum; `rates` are its `cluster_rates`.
 
     Raises:
         InvalidArgument: more bins than are kept, or a number that does not divide them.
@@ -55,7 +55,7 @@ def summary(state: CurriculumState, bins: int) -> pb.Summary:
         rollouts_saved=history.rollouts_saved,
         calibration=_calibration(state),
         estimators=_estimators(state),
-        clusters=_clusters(state),
+        clusters=_clusters(state, rates),
         leases=_leases(state),
         quota_profile=pb.QuotaProfile(
             edges=np.linspace(0.0, 1.0, PROFILE_BINS + 1).tolist(),
@@ -168,26 +168,33 @@ def _estimators(state: CurriculumState) -> list[pb.EstimatorCalibration]:
     return listed
 
 
-def _clusters(state: CurriculumState) -> list[pb.ClusterSummary]:
-    if not state.cluster_names:
-        return []
-    size = len(state.cluster_names)
-    clusters = state.table.column("clusters")
-    inside = clusters >= 0
-    right = np.bincount(clusters[inside], weights=state.table.column("successes")[inside], minlength=size)
-    wrong = np.bincount(clusters[inside], weights=state.table.column("failures")[inside], minlength=size)
-    rates = _ratio(right, right + wrong)
+def cluster_rates(state: CurriculumState) -> NDArray[np.float64]:
+    """Share of successes per cluster, NaN without evidence. O(N); reads only, so it may run in a thread while
+    events are folded: the rates are then of somewhere in between."""
+    names, size = len(state.cluster_names), state.table.size
+    if not names:
+        return np.zeros(0)
+    clusters, successes, failures = (
+        state.table.column(name)[:size] for name in ("clusters", "successes", "failures")
+    )
+    inside = (clusters >= 0) & (clusters < names)
+    right = np.bincount(clusters[inside], weights=successes[inside], minlength=names)
+    wrong = np.bincount(clusters[inside], weights=failures[inside], minlength=names)
+    return _ratio(right, right + wrong)
+
+
+def _clusters(state: CurriculumState, rates: NDArray[np.float64]) -> list[pb.ClusterSummary]:
     prompts, groups, mixed, rollouts = state.cluster_sums.astype(np.int64).tolist()
     return [
         pb.ClusterSummary(
             cluster=name,
             prompts=prompts[i],
-            pass_rate=float(rates[i]),
+            pass_rate=rate,
             groups=groups[i],
             mixed_groups=mixed[i],
             rollouts=rollouts[i],
         )
-        for i, name in enumerate(state.cluster_names)
+        for i, (name, rate) in enumerate(zip(state.cluster_names, rates.tolist(), strict=False))
     ]
 
 

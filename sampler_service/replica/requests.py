@@ -38,8 +38,8 @@ _MAX_NAME_BYTES: Final = 256
 _MAX_CLUSTER_BYTES: Final = 256
 _MAX_EMBEDDING_DIM: Final = 8192
 _EMBEDDING_TYPES: Final = {0: "f4", 1: "f4", 2: "f2"}
-# Folding so many takes about 15 ms, which is how long the event loop may be kept.
-_EVENT_PROMPTS: Final = 4096
+# Folding so many takes about 8 ms; a health check waits for three or four turns of the event loop.
+_EVENT_PROMPTS: Final = 2048
 _MAX_POLICY_VERSION: Final = 2**31 - 1
 _MAX_REPORT_ROLLOUTS: Final = 2**22
 
