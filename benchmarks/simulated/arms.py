@@ -40,6 +40,8 @@ _PER_VISIT: Final = {"decay": {"per_visit": {"factor": 0.9}}, "shared_evidence":
 ABLATIONS: Final = (
     Arm("ranked, E[p(1-p)] of own counts alone", "frontier-ranked", {
         "estimator": _PER_VISIT, "quota": {"fixed": {}}, "stopping": {"one_shot": {}}}),
+    Arm("ranked, own counts + ridge alone", "frontier-ranked", {  # For pools with embeddings.
+        "estimator": {**_PER_VISIT, "shared_evidence": {"ridge": {}}}, "stopping": {"one_shot": {}}}),
     Arm("ranked, own counts + pilot", "frontier-ranked", {"estimator": _PER_VISIT}),
     Arm("ranked, drifting regression as prior", "frontier-ranked", {
         "estimator": {**_PER_VISIT, "shared_evidence": {"drifting": {}}}}),
