@@ -89,11 +89,11 @@ def _runs(pid: int) -> bool:
 
 
 def test_a_reasoning_gym_verdict_that_never_ends_is_cut_short() -> None:
-    pool = reasoning_gym_pool("countdown", 3, shots=0, held_out_share=0.0, timeout_seconds=3.0)
+    pool = reasoning_gym_pool("countdown", 3, shots=0, held_out_share=0.0, timeout_seconds=8.0)
     prompt = pool.train[0]
     assert prompt.reward(prompt.answer) == 1.0
     assert prompt.reward("1+1") == 0.0
-    with pytest.raises(VerifierError, match=r"longer than 3\.0 s"):
+    with pytest.raises(VerifierError, match=r"longer than 8\.0 s"):
         prompt.reward("9**9**9**9**9")
     assert prompt.reward(prompt.answer) == 1.0
 

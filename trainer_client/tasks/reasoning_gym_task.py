@@ -118,6 +118,9 @@ def score_entry(completion: str, answer: str) -> float:
 
     For worker processes, which make the entry anew: generators draw each entry from seed and index.
     """
+    # First of all, so that a worker's first call, which is not timed, pays for the import.
+    import reasoning_gym  # noqa: F401
+
     recipe, _, index = answer.rpartition("#")
     return _library_score(_remade(recipe), completion, int(index))
 
