@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler_service.curriculum.allotment import allot
+from sampler_service.curriculum.batch_plan import BatchPlan, plan_of
 from sampler_service.curriculum.cluster_draw import best_by_cluster, draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.due_phase import DuePhase, due_phase
@@ -27,24 +28,6 @@ __all__ = ["BatchPlan", "BatchPlanner"]
 # Rows weighed at a time when the whole pool is: bounds memory and lets a thread switch.
 _BLOCK: Final = 65_536
 _RETRY_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """A drawn batch, not yet granted; arrays have one entry per slot."""
-
-    rows: NDArray[np.int32]
-    quotas: NDArray[np.int32]
-    """Rollouts of the first round."""
-    budget: int
-    """Rollouts of all rounds."""
-    pass_rates: NDArray[np.float64]
-    pass_rate_stddevs: NDArray[np.float64]
-    baselines: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    sources: NDArray[np.uint8]
-    notes: list[str]
-    epoch: int
 
 
 @dataclass(slots=True)
@@ -337,18 +320,7 @@ class BatchPlanner:
                 probabilities = np.concatenate([probabilities, held_odds])
                 sources = np.concatenate([sources, held_sources])
                 view = state.view(rows)
-        return BatchPlan(
-            rows=rows.astype(np.int32),
-            quotas=quotas,
-            budget=budget,
-            pass_rates=view.pass_rates,
-            pass_rate_stddevs=view.pass_rate_stddevs,
-            baselines=view.pass_rates,
-            probabilities=probabilities,
-            sources=sources,
-            notes=notes,
-            epoch=state.epoch,
-        )
+        return plan_of(view, quotas, budget, probabilities, sources, notes, state.epoch)
 
     def _hold_back(
         self, rows: NDArray[Any], quotas: NDArray[np.int32], budget: int, notes: list[str]
@@ -397,19 +369,8 @@ class BatchPlanner:
                 sources = np.concatenate([sources, why])
         finally:
             self._reserve(due, False)
-        view = state.view(rows)
-        return BatchPlan(
-            rows=rows.astype(np.int32),
-            quotas=np.full(len(rows), each, dtype=np.int32),
-            budget=each * len(rows),
-            pass_rates=view.pass_rates,
-            pass_rate_stddevs=view.pass_rate_stddevs,
-            baselines=view.pass_rates,
-            probabilities=probabilities,
-            sources=sources,
-            notes=notes,
-            epoch=state.epoch,
-        )
+        quotas = np.full(len(rows), each, dtype=np.int32)
+        return plan_of(state.view(rows), quotas, each * len(rows), probabilities, sources, notes, state.epoch)
 
     def settle(self, plan: BatchPlan) -> None:
         """The plan was granted, or given up: its rows are no longer reserved."""
