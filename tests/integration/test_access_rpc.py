@@ -109,8 +109,8 @@ async def test_what_is_imported_is_not_named_by_its_file(guarded: RunningService
         pb.DeleteCurriculumRequest(curriculum_id="math", request_id=new_id()), metadata=admin
     )
 
-    def requests(first: str) -> Iterator[pb.ImportCurriculumRequest]:
-        for number, data in enumerate(pieces):
+    def requests(first: str, most: int | None = None) -> Iterator[pb.ImportCurriculumRequest]:
+        for number, data in enumerate(pieces[:most]):
             yield pb.ImportCurriculumRequest(
                 curriculum_id=first if number == 0 else "",
                 request_id="import" if number == 0 else "",
@@ -118,7 +118,8 @@ async def test_what_is_imported_is_not_named_by_its_file(guarded: RunningService
             )
 
     for name in ("", "math"):
-        refusal = await refused(guarded.stub.ImportCurriculum(requests(name), metadata=bearer(TEAM_A)))
+        # One piece: gRPC's asyncio client may say INTERNAL when it is refused in the middle of sending.
+        refusal = await refused(guarded.stub.ImportCurriculum(requests(name, 1), metadata=bearer(TEAM_A)))
         assert refusal.said == ("PERMISSION_DENIED", "CURRICULUM_OUT_OF_SCOPE", "curriculum_id")
     made = await guarded.stub.ImportCurriculum(requests("team-a.copy"), metadata=bearer(TEAM_A))
     assert made.curriculum.curriculum_id == "team-a.copy"
