@@ -16,6 +16,7 @@ from sampler_service.log.errors import (
     LogLostError,
     LogMissingError,
     LogReplacedError,
+    LogUnavailableError,
 )
 from sampler_service.log.revision import START, is_after, latest, parse_revision, revision_millis
 
@@ -250,15 +251,23 @@ class CurriculumLog:
         """
 
         async def remove(redis: Redis) -> int:
-            pipe = redis.pipeline(transaction=True)
-            pipe.execute_command("EXISTS", self._keys.log)
-            pipe.execute_command("UNLINK", *self._keys.data())
-            pipe.hset(self._keys.horizon, mapping={"deleted": "1"})
-            pipe.expire(self._keys.horizon, TOMBSTONE_SECONDS)
-            replies: list[int] = await pipe.execute()
-            return replies[0]
+            async with redis.pipeline(transaction=True) as pipe:
+                # Watched, so that a deletion on its way for long does not meet what was created since.
+                await pipe.watch(self._keys.horizon)
+                there: int = await pipe.execute_command("EXISTS", self._keys.log)
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.execute_command("UNLINK", *self._keys.data())
+                pipe.hset(self._keys.horizon, mapping={"deleted": "1"})
+                pipe.expire(self._keys.horizon, TOMBSTONE_SECONDS)
+                await pipe.execute()
+                return there
 
-        existed = await self._call(remove)
+        try:
+            existed = await self._call(remove)
+        except WatchError as error:
+            raise LogUnavailableError(
+                f"curriculum {self.curriculum_id!r} changed while it was deleted: try again", 0.1
+            ) from error
         await self._client.call(
             lambda redis: redis.srem(self._client.index, self.curriculum_id), self._client.index
         )
