@@ -250,11 +250,11 @@ class CurriculumLog:
         Reading or appending then raises `LogMissingError`, here and in other processes.
         """
 
-        async def remove(redis: Redis) -> int:
+        async def remove(redis: Redis) -> bool:
             async with redis.pipeline(transaction=True) as pipe:
                 # Watched, so that a deletion on its way for long does not meet what was created since.
                 await pipe.watch(self._keys.horizon)
-                there: int = await pipe.execute_command("EXISTS", self._keys.log)
+                there = bool(await pipe.execute_command("EXISTS", self._keys.log))
                 pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.execute_command("UNLINK", *self._keys.data())
                 pipe.hset(self._keys.horizon, mapping={"deleted": "1"})
@@ -272,7 +272,7 @@ class CurriculumLog:
             lambda redis: redis.srem(self._client.index, self.curriculum_id), self._client.index
         )
         self.forget()
-        return bool(existed)
+        return existed
 
     async def _call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
         return await self._client.call(operation, self._keys.log)
