@@ -30,8 +30,7 @@ from trainer_client.rollouts.vllm_engine import VllmEngine
 from trainer_client.rounds import ReadPrompt, collect
 from trainer_client.stopping import StopRequest
 from trainer_client.stopwatch import Stopwatch
-from trainer_client.tasks import TaskPrompt
-from trainer_client.tasks.build import build_pool
+from trainer_client.tasks import Pool, TaskPrompt
 from trainer_client.tasks.verifiers import exact_match
 from trainer_client.trainer_errors import ModelError
 
@@ -229,6 +228,11 @@ def test_an_update_trains_on_vllms_rollouts_with_the_engines_gap_corrected(
     assert metrics.importance_mean == pytest.approx(1, abs=1e-3)
 
 
+def one_in_two(completion: str, answer: str) -> float:
+    """A verdict that says nothing of the model but splits every group."""
+    return float(sum(map(ord, completion)) % 2)
+
+
 def test_a_run_rolls_out_ahead_in_vllm_and_every_update_reaches_it(
     engine: VllmEngine, learner: tuple[Any, Any], tmp_path: Path
 ) -> None:
@@ -244,19 +248,21 @@ def test_a_run_rolls_out_ahead_in_vllm_and_every_update_reaches_it(
             "curriculum": {"batch_size": 2},
             "rollouts": {"engine": "vllm", "lookahead": 1, "max_tokens": 4},
             # Far enough an update to tell the versions apart.
-            "learner": {"learning_rate": 1e-2, "kl_coefficient": 0.1, "max_kl": 1e6},
+            "learner": {"learning_rate": 1e-2, "max_kl": 1e6},
             "evaluation": {"every": 0, "prompts": 0},
             "checkpoint": {"every": 0},
         }
     )
     fresh = add_lora(learner[0].unload(), rank=8, alpha=16, seed=2)
     ready = Learner(Policy(fresh, update_settings(config)), engine, learner[1])
-    pool = build_pool(config.tasks)
-    service = FakeCurriculum([prompt.prompt_id for prompt in pool.train], group_size=3)
+    train = tuple(TaskPrompt(f"p{index}", text, "", one_in_two) for index, text in enumerate(QUESTIONS))
+    pool = Pool(train, ())
+    service = FakeCurriculum([prompt.prompt_id for prompt in pool.train], group_size=6)
     trainer = build_trainer(config, service, ready, pool, QuietReporter(), StopRequest())
     history = trainer.run().history
     assert [metrics["rollouts/staleness"] for metrics in history] == [0, 1, 1]
     # The first batch is the learner's own policy; the others are one update old, and it shows.
+    assert history[0]["learner/gradient_norm"] > 0
     assert history[0]["learner/engine_gap"] < 1e-3
     assert history[1]["learner/engine_gap"] > 1e-2
     assert engine.policy_version == 2
