@@ -155,7 +155,7 @@ async def test_an_absurdly_large_request_is_granted_what_there_is(service: Runni
     await pool(service.stub, 3)
     batch = (await service.stub.NextBatch(next_batch(2**31 - 1, rollout_budget=2**62))).batch
     assert len(batch.prompt_ids) == 3
-    assert all(0 < quota <= 32 for quota in batch.quotas)
+    assert all(0 < quota <= 4096 for quota in batch.quotas)
     assert batch.notes
 
 
