@@ -148,7 +148,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},
         "proposal": {"frontier": {"power": 4}},
-        "quota": {"fixed": {}},
+        # A group of one teaches nothing.
+        "quota": {"fixed": {"min": 2}},
         "exploration": 0.1,
     },
     # Ours: the frontier's best, with a pilot. For steps that dilute, such as plain SGD's. docs/decisions/011.

@@ -140,6 +140,26 @@ class FakeService(curriculum_pb2_grpc.CurriculumServiceServicer):
         self._leave("AddPrompts", context)
         return pb.AddPromptsResponse(added=added, total=added, revision="3")
 
+    def ExportCurriculum(self, request, context) -> Iterator[pb.ExportCurriculumResponse]:
+        self._enter("ExportCurriculum", request, context)
+        for piece in (b"half ", b"and half"):
+            yield pb.ExportCurriculumResponse(data=piece, revision="7")
+
+    def ImportCurriculum(self, request_iterator, context):
+        pieces = list(request_iterator)
+        self._enter("ImportCurriculum", pieces, context)
+        return pb.ImportCurriculumResponse(
+            curriculum=pb.Curriculum(
+                curriculum_id=pieces[0].curriculum_id, prompt_count=sum(len(piece.data) for piece in pieces)
+            )
+        )
+
+    def ReplayCurriculum(self, request, context):
+        self._enter("ReplayCurriculum", request, context)
+        return pb.ReplayCurriculumResponse(
+            replays=[pb.StrategyReplay() for _ in range(1 + len(request.strategies))], revision="7"
+        )
+
     def NextBatch(self, request, context):
         self._enter("NextBatch", request, context)
         self._leave("NextBatch", context)

@@ -50,7 +50,7 @@ async def queue_report(client: AsyncCurriculumClient, number: int) -> None:
     )
 
 
-async def test_every_rpc_of_the_service_goes_over_the_wire(fake):
+async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):
     async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
         await client.create_curriculum("c", "cures")
         await client.get_curriculum("c")
@@ -72,6 +72,11 @@ async def test_every_rpc_of_the_service_goes_over_the_wire(fake):
         assert (await client.summary("c")).prompts == 7
         watch = client.watch_summary("c", timeout_seconds=10)
         assert [(await anext(watch)).prompts for _ in range(4)] == [0, 1, 2, 3]
+        assert await client.export_curriculum("c", tmp_path / "c.parquet") == "7"
+        assert (tmp_path / "c.parquet").read_bytes() == b"half and half"
+        imported = await client.import_curriculum(tmp_path / "c.parquet", curriculum_id="d")
+        assert imported.prompt_count == 13
+        assert len((await client.replay("c", ["cures", "vcrl"])).replays) == 3
         assert await client.delete_curriculum("c") == "9"
     service = pb.DESCRIPTOR.services_by_name["CurriculumService"]
     assert set(fake.service.calls) == {method.name for method in service.methods}

@@ -31,7 +31,7 @@ def client(fake):
         yield client
 
 
-def test_every_rpc_of_the_service_goes_over_the_wire(fake, client):
+def test_every_rpc_of_the_service_goes_over_the_wire(fake, client, tmp_path):
     client.create_curriculum("c", {"preset": "cures", "proposal": {"cures": {"temperature": 0.1}}})
     client.get_curriculum("c")
     assert [curriculum.curriculum_id for curriculum in client.list_curricula()] == ["c0", "c1", "c2", "c3"]
@@ -49,6 +49,10 @@ def test_every_rpc_of_the_service_goes_over_the_wire(fake, client):
     assert [page.prompt_ids for page in client.prompt_states("c")] == [["a"], ["b"]]
     assert client.summary("c").prompts == 7
     assert next(client.watch_summary("c")).prompts == 0
+    assert client.export_curriculum("c", tmp_path / "c.parquet") == "7"
+    assert (tmp_path / "c.parquet").read_bytes() == b"half and half"
+    assert client.import_curriculum(tmp_path / "c.parquet", curriculum_id="d").prompt_count == 13
+    assert len(client.replay("c", ["cures", "vcrl"]).replays) == 3
     assert client.delete_curriculum("c") == "9"
     service = pb.DESCRIPTOR.services_by_name["CurriculumService"]
     assert set(fake.service.calls) == {method.name for method in service.methods}

@@ -174,7 +174,7 @@ async def test_when_every_prompt_is_out_the_refusal_says_when_to_ask_again(servi
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": -1}, "batch_size"),
         ({"rollout_budget": -1}, "rollout_budget"),
-        ({"rollout_budget": 3}, "rollout_budget"),
+        ({"rollout_budget": 1}, "rollout_budget"),
         ({"policy_version": -1}, "policy_version"),
         ({"min_revision": "yesterday"}, "min_revision"),
     ],
