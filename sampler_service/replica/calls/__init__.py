@@ -1,0 +1,1 @@
+"""One method per RPC of a `ReplicaHost`, in one module per subject."""

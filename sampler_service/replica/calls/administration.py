@@ -1,0 +1,161 @@
+"""Calls about whole curricula: created, brought in and out as files, listed, updated, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from curriculum.v1 import curriculum_pb2 as pb
+from curriculum.v1 import log_pb2
+from sampler_service.curriculum.combinations import check_pool
+from sampler_service.curriculum.errors import Aborted, AlreadyExists, CurriculumError, InvalidArgument
+from sampler_service.log import LogExistsError
+from sampler_service.replica.allocator import give_back_memory
+from sampler_service.replica.answers import curriculum_message
+from sampler_service.replica.calls.base import CurriculumCalls
+from sampler_service.replica.portability import ReceivedExport, export_chunks
+from sampler_service.replica.requests import fingerprint, require_id, require_request_id, to_strategy
+
+__all__ = ["AdministrationCalls"]
+
+_DEFAULT_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+_LISTED_AT_ONCE: Final = 16
+
+
+class AdministrationCalls(CurriculumCalls):
+    """CreateCurriculum, GetCurriculum, ListCurricula, UpdateCurriculum, DeleteCurriculum; import and export."""
+
+    async def create_curriculum(self, request: pb.CreateCurriculumRequest) -> pb.CreateCurriculumResponse:
+        """CreateCurriculum."""
+        require_request_id(request.request_id)
+        require_id(request.curriculum_id, "curriculum_id")
+        strategy = to_strategy(request.strategy)
+        preset = request.strategy.preset or "frontier"
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            curriculum_created=log_pb2.CurriculumCreated(
+                curriculum_id=request.curriculum_id, strategy_json=strategy.to_json(), preset=preset
+            ),
+        )
+        duplicate = False
+        try:
+            await self._client.log(request.curriculum_id).create(event.SerializeToString())
+            self._curricula.forget(request.curriculum_id)
+        except LogExistsError:
+            await self._require_repeat(request.curriculum_id, event)
+            duplicate = True
+        replica = await self.replica(request.curriculum_id)
+        return pb.CreateCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
+
+    async def _require_repeat(self, curriculum_id: str, event: log_pb2.Event) -> None:
+        """A curriculum that is to be made exists: fine if this very request made it."""
+        replica = await self._reading(curriculum_id)
+        if replica.machine.recall(event) is None:
+            raise AlreadyExists(
+                "CURRICULUM_EXISTS",
+                f"curriculum_id = {curriculum_id!r} exists. Use it, delete it first, or choose another id.",
+                "curriculum_id",
+            )
+
+    async def import_curriculum(
+        self, requests: AsyncIterator[pb.ImportCurriculumRequest]
+    ) -> pb.ImportCurriculumResponse:
+        """ImportCurriculum."""
+        with tempfile.NamedTemporaryFile(prefix="curriculum-import-") as file:
+            received = await ReceivedExport.receive(requests, file, self._settings.max_import_bytes)
+            duplicate = False
+            try:
+                await received.begin_log(self._client)
+                self._curricula.forget(received.curriculum_id)
+            except LogExistsError:
+                await self._require_repeat(received.curriculum_id, received.event)
+                duplicate = True
+        await give_back_memory()
+        replica = await self.replica(received.curriculum_id)
+        return pb.ImportCurriculumResponse(curriculum=curriculum_message(replica.state), duplicate=duplicate)
+
+    async def export_curriculum(
+        self, request: pb.ExportCurriculumRequest
+    ) -> AsyncIterator[pb.ExportCurriculumResponse]:
+        """ExportCurriculum."""
+        with self._curricula.in_use(request.curriculum_id):
+            replica = await self._reading(request.curriculum_id, request.min_revision)
+            async for piece in export_chunks(replica, request.checkpoint_id):
+                yield piece
+
+    async def get_curriculum(self, request: pb.GetCurriculumRequest) -> pb.GetCurriculumResponse:
+        """GetCurriculum."""
+        replica = await self._reading(request.curriculum_id, request.min_revision)
+        return pb.GetCurriculumResponse(curriculum=curriculum_message(replica.state))
+
+    async def list_curricula(
+        self, request: pb.ListCurriculaRequest, may_see: Callable[[str], bool] | None = None
+    ) -> pb.ListCurriculaResponse:
+        """ListCurricula; of those alone whose id `may_see`, if given, says yes to."""
+        if request.page_size < 0:
+            raise InvalidArgument(
+                "INVALID_PAGE_SIZE", f"page_size = {request.page_size} must not be negative.", "page_size"
+            )
+        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        names = sorted(
+            name
+            for name in await self._client.list_curricula()
+            if name > request.page_token and (may_see is None or may_see(name))
+        )
+        response = pb.ListCurriculaResponse()
+        for start in range(0, min(size, len(names)), _LISTED_AT_ONCE):
+            group = names[start : min(start + _LISTED_AT_ONCE, size)]
+            response.curricula.extend(filter(None, await asyncio.gather(*map(self._listed, group))))
+        if len(names) > size:
+            response.next_page_token = names[size - 1]
+        return response
+
+    async def _listed(self, curriculum_id: str) -> pb.Curriculum | None:
+        """One line of a list; none if it was deleted a moment ago."""
+        try:
+            replica = await self._reading(curriculum_id, browsing=True)
+        except CurriculumError:
+            return None
+        return curriculum_message(replica.state)
+
+    async def update_curriculum(self, request: pb.UpdateCurriculumRequest) -> pb.UpdateCurriculumResponse:
+        """UpdateCurriculum."""
+        require_request_id(request.request_id)
+        strategy = to_strategy(request.strategy)
+        event = log_pb2.Event(
+            request_id=request.request_id,
+            fingerprint=fingerprint(request),
+            strategy_updated=log_pb2.StrategyUpdated(
+                strategy_json=strategy.to_json(),
+                preset=request.strategy.preset or "frontier",
+                etag=request.etag,
+            ),
+        )
+        replica = await self._reading(request.curriculum_id)
+        if replica.machine.recall(event) is None:
+            # Not in the fold: a log must fold as it did when its strategies were set.
+            check_pool(strategy, replica.state)
+        replica, outcome = await self._mutate(request.curriculum_id, event)
+        return pb.UpdateCurriculumResponse(
+            curriculum=curriculum_message(replica.state), duplicate=outcome.duplicate
+        )
+
+    async def delete_curriculum(self, request: pb.DeleteCurriculumRequest) -> pb.DeleteCurriculumResponse:
+        """DeleteCurriculum."""
+        require_request_id(request.request_id)
+        replica = await self._reading(request.curriculum_id)
+        if request.etag and request.etag != replica.state.etag:
+            raise Aborted(
+                "ETAG_MISMATCH",
+                f"etag = {request.etag!r}, but the strategy in force has {replica.state.etag!r}."
+                " Read it again (GetCurriculum) and decide anew.",
+                "etag",
+            )
+        revision = replica.state.revision
+        await self._client.log(request.curriculum_id).delete()
+        self._curricula.drop(replica)
+        return pb.DeleteCurriculumResponse(revision=revision)
