@@ -125,8 +125,9 @@ class InProcessCurriculum:
         rewards: Sequence[Sequence[float]],
         statuses: Sequence[Sequence[RolloutStatus]] | None = None,
         lengths: Sequence[Sequence[float]] | None = None,
+        gradient_norms: Sequence[Sequence[float]] | None = None,
     ) -> ReportResult:
-        """Folds the rewards and gives the directives."""
+        """Folds the rewards and gives the directives; lengths and norms are not passed on."""
         assert isinstance(batch_or_lease, Batch)
         ids = list(prompt_ids or batch_or_lease.prompt_ids)
         reported = self._send(

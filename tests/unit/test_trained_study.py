@@ -99,7 +99,6 @@ def test_a_speed_up_is_the_ratio_of_rollouts_to_nine_tenths_of_uniforms_gain():
     assert never["speed_up"]["mean"] == 0.0
 
 
-@pytest.mark.slow
 def test_a_run_spends_its_rollouts_and_can_be_repeated_to_the_bit(tmp_path: Path):
     model = warm_start(tmp_path, skill_updates=3, habit_updates=2)
     assert warm_start(tmp_path, skill_updates=3, habit_updates=2) == model
