@@ -68,7 +68,9 @@ def overview(sample: Sample, before: Sample | None) -> RenderableType:
     if not sample.summaries:
         return Text("No curricula yet. Make one: sampler-service curricula create NAME")
     table = Table(box=None, pad_edge=False)
-    table.add_column("curriculum", overflow="fold")
+    # The name is what one looks for: in a narrow terminal the other columns give way first.
+    longest = max(len(one.curriculum_id) for one in sample.summaries)
+    table.add_column("curriculum", overflow="ellipsis", no_wrap=True, min_width=min(longest, 24))
     table.add_column("preset")
     for name in ("policy", "prompts", "seen", "rollouts", "roll/s", "mixed", "wasted", "leases", "expired"):
         table.add_column(name, justify="right")

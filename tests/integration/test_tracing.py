@@ -81,6 +81,7 @@ async def test_a_refusal_is_in_the_trace_with_its_code_and_no_token(traced: Trac
             client.get_curriculum("nobody")
 
     await asyncio.to_thread(ask)
+    await asyncio.sleep(0.2)  # The span ends after the answer is on its way.
     (served,) = traced.spans(f"{SERVICE}/GetCurriculum")
     assert served.attributes is not None
     assert served.attributes["rpc.grpc.status_code"] == 5

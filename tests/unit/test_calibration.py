@@ -13,8 +13,12 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.calibration import WINDOW, EstimatorScores, ScoreBoard, rank_correlation
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
-from sampler_service.replica.reading import summary
+from sampler_service.replica.reading import cluster_rates, summary
 from tests.curriculum_runs import Run
+
+
+def told_of(state: CurriculumState) -> pb.Summary:
+    return summary(state, 20, cluster_rates(state))
 
 
 def test_ranks_agree_with_scipy_ties_included() -> None:
@@ -106,7 +110,7 @@ def test_a_batch_is_scored_for_the_estimator_that_predicted_it() -> None:
 
 def test_the_summary_has_scores_per_estimator_and_over_time() -> None:
     run, _ = run_of(12)
-    told = summary(run.state, 20)
+    told = told_of(run.state)
     (one,) = told.estimators
     assert (one.estimator, one.in_force) == (run.state.estimator_name, True)
     assert list(one.policy_versions) == list(range(12))
@@ -128,13 +132,13 @@ def test_scores_are_part_of_the_fold_and_of_snapshots() -> None:
     # A snapshot from before there were scores.
     old = {name: a for name, a in arrays.items() if not name.startswith("history.scores.")}
     old.pop("history.points.log_loss_sum")
-    told = summary(CurriculumState.restore(old), 20)
+    told = told_of(CurriculumState.restore(old))
     assert len(told.estimators) == 0
     assert len(told.history.log_losses) == 6
 
 
 def test_nothing_scored_is_unknown_not_zero() -> None:
-    told = summary(Run().state, 20)
+    told = told_of(Run().state)
     assert math.isnan(told.calibration.spearman)
     assert told.calibration.spearman_groups == 0
     assert list(told.estimators) == []
