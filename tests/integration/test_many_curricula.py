@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 
@@ -203,3 +205,28 @@ async def test_while_the_log_is_away_nothing_is_let_go(own_server: RedisServer) 
         assert answer.summary.stale
         assert answer.summary.prompts == len(PROMPTS)
         await host.close()
+
+
+async def test_a_curriculum_that_is_dropped_leaves_memory_before_the_garbage_collector_comes(
+    log_client: LogClient,
+) -> None:
+    host = ReplicaHost(log_client, bounded(), seed=1)
+    await create(host, "math")
+    for number in range(3):
+        await step(host, "math", number)
+    replica = await host.replica("math")
+    await replica.close()
+    columns = weakref.ref(replica.state)
+    del replica
+    gc.collect()
+    gc.disable()
+    try:
+        await host.delete_curriculum(pb.DeleteCurriculumRequest(curriculum_id="math", request_id="delete"))
+        for _ in range(1000):
+            if columns() is None:
+                break
+            await asyncio.sleep(0.01)  # Until the last timer has let go of it.
+        assert columns() is None
+    finally:
+        gc.enable()
+    await host.close()

@@ -1,0 +1,220 @@
+"""What batches are drawn from: data derived from a folded log, kept up to date, in threads where that takes long."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.curriculum.leases import Lease
+from sampler_service.curriculum.planner import BatchPlan, BatchPlanner
+from sampler_service.log import LogClient
+from sampler_service.replica.answers import batch_columns
+from sampler_service.replica.folded_log import FoldedLog
+from sampler_service.replica.settings import ReplicaSettings
+
+__all__ = ["BatchSource"]
+
+_log = structlog.get_logger(__name__)
+
+_REMEMBERED_LEASES = 256
+# How long after a write derived data is brought up to date, unless a draw needs it before.
+_TIDY_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerAhead:
+    """What will be answered when the plan made ahead is granted."""
+
+    plan: BatchPlan
+    ids: list[str]
+    answer: pb.NextBatchResponse
+
+
+class BatchSource(FoldedLog):
+    """A folded log that batches are drawn from, and what that needs beside the state.
+
+    Nothing here is in the log or need be equal between replicas. Of the fold it uses the state, whether events are
+    `queued`, and the lock: while that is held nothing is folded. The fold tells it what was `_written` or
+    `_reloaded`. A subclass and not an object beside the fold: two that refer to each other would keep a dropped
+    curriculum's columns in memory until the garbage collector comes round.
+
+    Args:
+        seed: for reproducible draws in tests; None for real chance.
+    """
+
+    def __init__(
+        self, client: LogClient, curriculum_id: str, settings: ReplicaSettings, seed: int | None
+    ) -> None:
+        super().__init__(client, curriculum_id, settings)
+        self._planner: BatchPlanner | None = None
+        self._rng = np.random.default_rng(seed)
+        self._planning = False
+        """A thread draws: the planner is its own."""
+        self._unsettled: list[tuple[BatchPlan, BatchPlanner]] = []
+        self._lease_ids: dict[str, list[str]] = {}
+        self._answer_ahead: _AnswerAhead | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        self._refresher: asyncio.Task[None] | None = None
+
+    @property
+    def planner(self) -> BatchPlanner:
+        """Draws from the fold's state. After a reload it is another one: what was drawn is the old one's to settle."""
+        if self._planner is None:
+            self._planner = BatchPlanner(self.machine, self._rng)
+        return self._planner
+
+    def _reloaded(self) -> None:
+        self._planner = None
+
+    def _written(self) -> None:
+        # After the answers are on their way: they should not wait for it.
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way: it is being loaded, read, written, weighed or copied."""
+        return super().busy or (self._refresher is not None and not self._refresher.done())
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        refresher = self._refresher
+        await super().close()
+        if refresher is not None and not refresher.done():
+            await asyncio.wait([refresher], timeout=10)
+
+    # -- drawing -----------------------------------------------------------------
+
+    async def prepare_to_draw(self) -> None:
+        """Waits for the pool's first weighing in a thread, if it is large; draws need one."""
+        while self._large() and not self.planner.can_draw:
+            if self._refresher is None or self._refresher.done():
+                self._refresher = asyncio.create_task(self._refresh())
+            await asyncio.shield(self._refresher)
+
+    async def plan(
+        self, batch_size: int, rollout_budget: int, *, equal_quotas: bool
+    ) -> tuple[BatchPlan, BatchPlanner]:
+        """Draws a batch; `settle` it with the planner that comes along. In a thread if that takes long.
+
+        Raises:
+            CurriculumError: as `BatchPlanner.plan`.
+        """
+        await self.prepare_to_draw()
+        if not self._scans_large_pool(batch_size) and not self._planning:
+            return self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), self.planner
+        apart = asyncio.create_task(self._plan_apart(batch_size, rollout_budget, equal_quotas))
+        try:
+            return await asyncio.shield(apart)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped: what it draws is given back.
+            apart.add_done_callback(self._give_up)
+            raise
+
+    async def _plan_apart(
+        self, batch_size: int, rollout_budget: int, equal_quotas: bool
+    ) -> tuple[BatchPlan, BatchPlanner]:
+        """Holds the lock meanwhile: nothing is folded under the thread's hands."""
+        async with self.lock:
+            planner = self.planner
+            if not self._scans_large_pool(batch_size):
+                return planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), planner
+            self._planning = True
+            try:
+                plan = await asyncio.to_thread(
+                    planner.plan, batch_size, rollout_budget, equal_quotas=equal_quotas
+                )
+            finally:
+                self._planning = False
+                unsettled, self._unsettled = self._unsettled, []
+                for settled, its_planner in unsettled:
+                    its_planner.settle(settled)
+            return plan, planner
+
+    def settle(self, plan: BatchPlan, planner: BatchPlanner) -> None:
+        """The plan was granted, or given up. Waits for a thread that draws."""
+        if self._planning:
+            self._unsettled.append((plan, planner))
+        else:
+            planner.settle(plan)
+
+    def _give_up(self, apart: asyncio.Task[tuple[BatchPlan, BatchPlanner]]) -> None:
+        if not apart.cancelled() and apart.exception() is None:
+            self.settle(*apart.result())
+
+    def _scans_large_pool(self, batch_size: int) -> bool:
+        return self._large() and self.planner.scans_pool(batch_size)
+
+    def _large(self) -> bool:
+        large = self.state.table.size >= self.settings.background_refresh_prompts
+        self.planner.refreshes_elsewhere = large
+        return large
+
+    # -- answers -----------------------------------------------------------------
+
+    def batch_answer(self, lease: Lease, plan: BatchPlan | None) -> pb.NextBatchResponse:
+        """The columns of the answer that hands out `lease`.
+
+        Args:
+            plan: what was drawn for it, if it was drawn here: its answer may have been made ahead.
+        """
+        ahead = self._answer_ahead
+        if plan is None or ahead is None or ahead.plan is not plan:
+            return batch_columns(lease, self.ids_of(lease))
+        self._answer_ahead = None
+        self._remember_ids(lease, ahead.ids)
+        return ahead.answer
+
+    def ids_of(self, lease: Lease) -> list[str]:
+        """Prompt ids of a lease's slots, kept between the batch and its reports."""
+        ids = self._lease_ids.get(lease.lease_id)
+        if ids is None:
+            ids = self.state.table.ids(lease.rows)
+            self._remember_ids(lease, ids)
+        return ids
+
+    def _remember_ids(self, lease: Lease, ids: list[str]) -> None:
+        self._lease_ids[lease.lease_id] = ids
+        if len(self._lease_ids) > _REMEMBERED_LEASES:
+            del self._lease_ids[next(iter(self._lease_ids))]
+
+    # -- between calls -----------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """Between calls: brings derived data up to date and draws ahead, so that the next batch is at hand."""
+        self._tidying = None
+        if self.queued or self._planning:
+            return
+        due = self.planner.needs_refresh and self._large()
+        if due and (self._refresher is None or self._refresher.done()):
+            self._refresher = asyncio.create_task(self._refresh())
+        if self.state.table.size and self.planner.can_draw:
+            self.planner.plan_ahead()
+            plan = self.planner.planned_ahead
+            if plan is not None and (self._answer_ahead is None or self._answer_ahead.plan is not plan):
+                ids = self.state.table.ids(plan.rows)
+                self._answer_ahead = _AnswerAhead(plan, ids, batch_columns(plan, ids))
+
+    async def _refresh(self) -> None:
+        async with self.lock:  # Not while a thread draws.
+            planner, state = self.planner, self.state
+            planner.begin_refresh()
+        try:
+            pool = await asyncio.to_thread(planner.weigh_pool)
+        except Exception:
+            _log.exception("weighing the pool failed", curriculum_id=self.curriculum_id)
+            planner.abandon_refresh()
+            return
+        async with self.lock:
+            if planner is self.planner and state is self.state and pool.size == state.table.size:
+                planner.adopt(pool)
+                self._tidy()  # What was drawn ahead came from the weights before.
+            else:
+                planner.abandon_refresh()
