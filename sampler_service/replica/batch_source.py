@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 _REMEMBERED_LEASES = 256
 # How long after a write derived data is brought up to date, unless a draw needs it before.
-_TIDY_SECONDS = 0.001
+_TIDY_SECONDS = 0.003
 
 
 @dataclass(frozen=True, slots=True)
