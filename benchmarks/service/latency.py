@@ -15,6 +15,8 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
 
 CHUNK = 8192
+_BLOCK_ROUNDS = 10
+_BLOCK_PAUSE_SECONDS = 0.02
 
 
 def add_prompts(server: Server, curriculum: str, preset: str, prompts: int, **strategy: Any) -> float:
@@ -108,10 +110,11 @@ def _finish(
 def measure(
     server: Server, curriculum: str, batch: int, group: int, rounds: int, think_seconds: float, seed: int = 0
 ) -> dict[str, Any]:
-    """Rounds of next batch, floor, report, floor; the policy advances every 10 rounds.
+    """Blocks of ten rounds of next batch and report, each followed by as many calls of the floor.
 
     Before each call, those of the floor too, the client waits `think_seconds`. With 0 it asks again at once,
-    which no trainer does, and the service has no time to draw ahead.
+    which no trainer does, and the service has no time to draw ahead; what it drew in the pause between
+    blocks is not counted. The policy advances with every block.
 
     Rewards come from fixed pass rates of mixed difficulty, so that the posterior gets its usual shape.
     """
@@ -119,35 +122,38 @@ def measure(
     channel, stub = server.stub()
     times: dict[str, list[float]] = {name: [] for name in ("next", "next_floor", "report", "report_floor")}
     rates = rng.beta(0.3, 0.6, 1_000_003)
-    for number in range(rounds + 20):
-        version = number // 10
-        took: dict[str, float] = {}
-        took["next"], answer = _timed(
-            lambda number=number, version=version: stub.NextBatch(
-                pb.NextBatchRequest(
-                    curriculum_id=curriculum,
-                    request_id=f"{seed}-n{number}",
-                    batch_size=batch,
-                    rollout_budget=batch * group,
-                    policy_version=version,
-                )
-            ),
-            think_seconds,
-        )
-        took["next_floor"], _ = _timed(
-            lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)), think_seconds
-        )
-        granted = answer.batch
-        report = _report(curriculum, f"{seed}-r{number}", granted, granted.quotas, rates, rng)
-        report.policy_version = version
-        took["report"], answered = _timed(lambda report=report: stub.ReportRollouts(report), think_seconds)
-        took["report_floor"], _ = _timed(
-            lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)), think_seconds
-        )
-        _finish(stub, report, answered.directives, rates, rng)
-        if number >= 20:
-            for name, seconds in took.items():
-                times[name].append(seconds)
+    floors: dict[str, Callable[[], Any]] = {
+        "next_floor": lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)),
+        "report_floor": lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)),
+    }
+    for block in range(rounds // _BLOCK_ROUNDS + 2):
+        counted = block >= 2
+        for number in range(_BLOCK_ROUNDS):
+            name = f"{seed}-{block}-{number}"
+            request = pb.NextBatchRequest(
+                curriculum_id=curriculum,
+                request_id=f"n{name}",
+                batch_size=batch,
+                rollout_budget=batch * group,
+                policy_version=block,
+            )
+            next_seconds, answer = _timed(lambda request=request: stub.NextBatch(request), think_seconds)
+            report = _report(curriculum, f"r{name}", answer.batch, answer.batch.quotas, rates, rng)
+            report.policy_version = block
+            report_seconds, answered = _timed(
+                lambda report=report: stub.ReportRollouts(report), think_seconds
+            )
+            _finish(stub, report, answered.directives, rates, rng)
+            if counted and (think_seconds or number):
+                times["next"].append(next_seconds)
+                times["report"].append(report_seconds)
+        time.sleep(_BLOCK_PAUSE_SECONDS)
+        for _ in range(_BLOCK_ROUNDS):
+            for floor, call in floors.items():
+                seconds, _answer = _timed(call, think_seconds)
+                if counted:
+                    times[floor].append(seconds)
+        time.sleep(_BLOCK_PAUSE_SECONDS)
     channel.close()
     result: dict[str, Any] = {name: percentiles(values) for name, values in times.items()}
     for name in ("next", "report"):

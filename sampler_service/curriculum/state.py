@@ -18,7 +18,7 @@ from sampler_service.curriculum.leases import LeaseBook
 from sampler_service.curriculum.request_memory import RequestMemory
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.curriculum.table import PromptTable
-from sampler_service.curriculum.views import GradientNorms, Moment, PromptView
+from sampler_service.curriculum.views import GradientNorms, Moment, PromptView, TableView
 
 __all__ = ["CurriculumState"]
 
@@ -118,22 +118,8 @@ class CurriculumState:
         """Columns of `rows`."""
         table = self.table
         alphas, betas = self.posterior(rows)
-        index = np.arange(*rows.indices(table.size)) if isinstance(rows, slice) else rows
-        return PromptView(
-            rows=index,
-            alphas=alphas,
-            betas=betas,
-            ema_means=table.column("ema_means")[rows],
-            ema_variances=table.column("ema_variances")[rows],
-            visits=table.column("visits")[rows],
-            rollouts=table.column("rollouts")[rows],
-            last_steps=table.column("last_steps")[rows],
-            clusters=table.column("clusters")[rows],
-            reference_pass_rates=table.column("reference_pass_rates")[rows],
-            successes=table.column("successes")[rows],
-            failures=table.column("failures")[rows],
-            gradient_norms=self._norms(rows) if gradient_norms and table.has("norm_counts_right") else None,
-        )
+        norms = self._norms(rows) if gradient_norms and table.has("norm_counts_right") else None
+        return TableView(table.column, table.size, rows, alphas, betas, norms)
 
     def _norms(self, rows: Rows) -> GradientNorms:
         def mean(kind: str, side: str) -> NDArray[np.float64]:

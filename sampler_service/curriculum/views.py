@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GradientNorms", "Moment", "PromptView"]
+__all__ = ["GradientNorms", "Moment", "PromptView", "TableView"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,39 @@ class PromptView:
         total = self.alphas + self.betas
         expected: NDArray[np.float64] = self.alphas * self.betas / (total * (total + 1))
         return expected
+
+
+class TableView(PromptView):
+    """A view that gathers a column when a method first looks at it: most look at few.
+
+    For use at once: a column is as it is when looked at.
+    """
+
+    _column: Callable[[str], NDArray[Any]]
+    _selection: NDArray[Any] | slice
+
+    def __init__(
+        self,
+        column: Callable[[str], NDArray[Any]],
+        size: int,
+        rows: NDArray[Any] | slice,
+        alphas: NDArray[np.float64],
+        betas: NDArray[np.float64],
+        gradient_norms: GradientNorms | None,
+    ) -> None:
+        # The base is frozen: a view is not written to but by itself.
+        vars(self).update(
+            rows=np.arange(*rows.indices(size)) if isinstance(rows, slice) else rows,
+            alphas=alphas,
+            betas=betas,
+            gradient_norms=gradient_norms,
+            _column=column,
+            _selection=rows,
+        )
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name not in PromptView.__dataclass_fields__:
+            raise AttributeError(name)
+        values: NDArray[Any] = self._column(name)[self._selection]
+        vars(self)[name] = values
+        return values

@@ -27,6 +27,10 @@ def apportion(weights_B: NDArray[np.float64], budget: int, least: int, most: int
     weights = np.where(np.isfinite(weights_B) & (weights_B > 0), weights_B, 0.0)
     if not weights.any():
         weights = np.ones(count)
+    if weights.min() == weights.max():
+        quotas = np.full(count, budget // count, dtype=np.int32)
+        quotas[: budget % count] += 1
+        return quotas
     weights = weights / weights.max()
     # So much smaller than the largest that it could only move a share by rounding errors.
     weights[weights < 1e-15] = 0.0
