@@ -71,11 +71,14 @@ def main() -> None:
                 before = redis_bytes(server)
                 seconds = latency.add_prompts(server, preset, preset, options.prompts)
                 result: dict[str, Any] = {"add_prompts_seconds": round(seconds, 2)}
-                for seed, (pace, pause) in enumerate(
-                    (("paced", options.think_milliseconds), ("back_to_back", 0.0))
-                ):
+                paces = {
+                    "paced": (options.think_milliseconds / 1000, 0.3),
+                    "back_to_back": (0.0, 0.3),
+                    "back_to_back_while_weighing": (0.0, 0.0),
+                }
+                for seed, (pace, (think, settle)) in enumerate(paces.items()):
                     measured = latency.measure(
-                        server, preset, options.batch, 8, options.rounds, pause / 1000, seed
+                        server, preset, options.batch, 8, options.rounds, think, seed, settle
                     )
                     result[pace] = measured
                     print(

@@ -108,17 +108,26 @@ def _finish(
 
 
 def measure(
-    server: Server, curriculum: str, batch: int, group: int, rounds: int, think_seconds: float, seed: int = 0
+    server: Server,
+    curriculum: str,
+    batch: int,
+    group: int,
+    rounds: int,
+    think_seconds: float,
+    seed: int = 0,
+    settle_seconds: float = 0.3,
 ) -> dict[str, Any]:
     """Blocks of ten rounds of next batch and report, each followed by as many calls of the floor.
 
     Before each call, those of the floor too, the client waits `think_seconds`. With 0 it asks again at once,
     which no trainer does, and the service has no time to draw ahead; what it drew in the pause between
-    blocks is not counted. The policy advances with every block.
+    blocks is not counted. The policy advances before every block, and the service then weighs the whole pool
+    anew in a thread: the client waits `settle_seconds` for it, as in training, where a step takes longer.
 
     Rewards come from fixed pass rates of mixed difficulty, so that the posterior gets its usual shape.
     """
     rng = np.random.default_rng(seed)
+    first_version = 1 + 100_000 * seed  # Later measurements of one curriculum go on with a newer policy.
     channel, stub = server.stub()
     times: dict[str, list[float]] = {name: [] for name in ("next", "next_floor", "report", "report_floor")}
     rates = rng.beta(0.3, 0.6, 1_000_003)
@@ -128,6 +137,12 @@ def measure(
     }
     for block in range(rounds // _BLOCK_ROUNDS + 2):
         counted = block >= 2
+        stub.AdvancePolicy(
+            pb.AdvancePolicyRequest(
+                curriculum_id=curriculum, request_id=f"a{seed}-{block}", policy_version=first_version + block
+            )
+        )
+        time.sleep(settle_seconds)
         for number in range(_BLOCK_ROUNDS):
             name = f"{seed}-{block}-{number}"
             request = pb.NextBatchRequest(
@@ -135,11 +150,11 @@ def measure(
                 request_id=f"n{name}",
                 batch_size=batch,
                 rollout_budget=batch * group,
-                policy_version=block,
+                policy_version=first_version + block,
             )
             next_seconds, answer = _timed(lambda request=request: stub.NextBatch(request), think_seconds)
             report = _report(curriculum, f"r{name}", answer.batch, answer.batch.quotas, rates, rng)
-            report.policy_version = block
+            report.policy_version = first_version + block
             report_seconds, answered = _timed(
                 lambda report=report: stub.ReportRollouts(report), think_seconds
             )
