@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -46,8 +49,8 @@ def top(
 
     With --json a line per look. Rates are of the time between two looks.
     """
-    with service(target) as stub:
-        samples = _samples(stub, curriculum, interval, timeout)
+    with service(target) as stub, _interrupted() as stop:
+        samples = _samples(stub, curriculum, interval, timeout, stop)
         if once or as_json:
             for sample, before in samples:
                 if as_json:
@@ -56,6 +59,7 @@ def top(
                     console.print(_view(sample, before, curriculum))
                 if once:
                     return
+            return
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             for sample, before in samples:
                 live.update(_view(sample, before, curriculum), refresh=True)
@@ -65,12 +69,30 @@ def _view(sample: Sample, before: Sample | None, curriculum: str) -> RenderableT
     return details(sample, before) if curriculum else overview(sample, before)
 
 
+@contextmanager
+def _interrupted() -> Iterator[threading.Event]:
+    """Set by Ctrl-C. An exception instead could fall into gRPC's own code, which swallows it."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _samples(
-    stub: CurriculumServiceStub, curriculum: str, interval_seconds: float, timeout_seconds: float
+    stub: CurriculumServiceStub,
+    curriculum: str,
+    interval_seconds: float,
+    timeout_seconds: float,
+    stop: threading.Event,
 ) -> Iterator[tuple[Sample, Sample | None]]:
-    """Each look with the one before it, for as long as somebody asks for them."""
+    """Each look with the one before it, until `stop` is set."""
     before: Sample | None = None
-    while True:
+    while not stop.is_set():
         names = [curriculum] if curriculum else _names(stub, timeout_seconds)
         summaries = [
             stub.GetSummary(
@@ -81,7 +103,7 @@ def _samples(
         sample = Sample(time.monotonic(), summaries)
         yield sample, before
         before = sample
-        time.sleep(interval_seconds)
+        stop.wait(interval_seconds)
 
 
 def _names(stub: CurriculumServiceStub, timeout_seconds: float) -> list[str]:
