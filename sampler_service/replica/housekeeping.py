@@ -54,11 +54,12 @@ class Housekeeping:
     async def _go_round(self) -> None:
         while True:
             await asyncio.sleep(self._settings.tick_seconds)
+            loaded = {replica.curriculum_id for replica in self._curricula}
+            self._sizes = {name: size for name, size in self._sizes.items() if name in loaded}
             for replica in self._curricula:
                 try:
                     if replica.gone:
                         self._curricula.drop(replica)
-                        self._sizes.pop(replica.curriculum_id, None)
                         continue
                     await expire_leases(replica)
                     await cluster_prompts(replica)

@@ -38,7 +38,11 @@ class Traced:
         self.exporter = InMemorySpanExporter()
         self.stop = tracing.configure(self.exporter)
 
-    def spans(self, name: str) -> Sequence[ReadableSpan]:
+    async def spans(self, name: str) -> Sequence[ReadableSpan]:
+        """Those of one RPC, once there are any: a span ends after its answer is on its way."""
+        async with asyncio.timeout(30):
+            while not any(span.name == name for span in self.exporter.get_finished_spans()):
+                await asyncio.sleep(0.01)
         self.stop()
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
@@ -58,7 +62,7 @@ async def test_a_step_of_the_trainer_is_one_trace_down_to_the_log(
             await client.create_curriculum("math")
     wanted = step.get_span_context().trace_id
     (sent,) = [s for s in client_spans.get_finished_spans() if s.name == f"{SERVICE}/CreateCurriculum"]
-    (served,) = traced.spans(f"{SERVICE}/CreateCurriculum")
+    (served,) = await traced.spans(f"{SERVICE}/CreateCurriculum")
     assert sent.context is not None
     assert served.parent is not None
     assert served.context is not None
@@ -81,8 +85,7 @@ async def test_a_refusal_is_in_the_trace_with_its_code_and_no_token(traced: Trac
             client.get_curriculum("nobody")
 
     await asyncio.to_thread(ask)
-    await asyncio.sleep(0.2)  # The span ends after the answer is on its way.
-    (served,) = traced.spans(f"{SERVICE}/GetCurriculum")
+    (served,) = await traced.spans(f"{SERVICE}/GetCurriculum")
     assert served.attributes is not None
     assert served.attributes["rpc.grpc.status_code"] == 5
     assert served.status.is_ok or served.status.is_unset
@@ -95,9 +98,8 @@ async def test_streams_are_traced_until_they_end(traced: Traced, service: Runnin
         await client.add_prompts("math", ["a", "b"])
         async for _summary in client.watch_summary("math"):
             break
-    await asyncio.sleep(0.2)
-    assert len(traced.spans(f"{SERVICE}/AddPrompts")) == 1
-    assert len(traced.spans(f"{SERVICE}/WatchSummary")) == 1
+    assert len(await traced.spans(f"{SERVICE}/AddPrompts")) == 1
+    assert len(await traced.spans(f"{SERVICE}/WatchSummary")) == 1
 
 
 def test_traces_are_wanted_when_the_environment_says_where_they_go():
