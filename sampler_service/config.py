@@ -81,6 +81,8 @@ class ServiceConfig(BaseSettings):
     """Equal replica processes behind one address, each with curricula and memory of its own."""
     worker_ports: Literal["auto", "shared", "separate"] = "auto"
     """Workers share the ports (the kernel spreads connections) or take `port`, `port` + 1, …; auto: shared on Linux."""
+    worker_silence_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """A worker whose event loop gives no sign of life for this long hangs: it is killed and started again. 0: never."""
     drain_seconds: float = Field(default=25.0, ge=0, le=3600)
     """How long running calls may still take after SIGTERM."""
     replica: ReplicaSettings = ReplicaSettings()

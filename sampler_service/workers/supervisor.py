@@ -28,6 +28,7 @@ from sampler_service.server import (
     provide_log_server,
 )
 from sampler_service.workers.assignment import Assignment
+from sampler_service.workers.heartbeat import Silence
 from sampler_service.workers.ports import ReservedPorts, kernel_spreads_connections
 from sampler_service.workers.restarts import RestartDelay
 
@@ -159,13 +160,35 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):
             process.stdin.write(self._assignment(number).to_bytes())
             await process.stdin.drain()
-        if (await process.stdout.readline()).startswith(b"ready "):
-            _log.info("worker serves", worker=number, pid=process.pid)
-            if not first_ready.done():
-                first_ready.set_result(None)
-        while await process.stdout.read(65536):
-            pass
-        return await process.wait()
+        longest = self.config.worker_silence_seconds
+        silence = Silence(longest) if longest else None
+        watcher = asyncio.create_task(self._watch(number, process, silence)) if silence else None
+        try:
+            while line := await process.stdout.readline():
+                if silence is not None:
+                    silence.broken()
+                if line.startswith(b"ready "):
+                    _log.info("worker serves", worker=number, pid=process.pid)
+                    if not first_ready.done():
+                        first_ready.set_result(None)
+            return await process.wait()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+
+    async def _watch(self, number: int, process: asyncio.subprocess.Process, silence: Silence) -> None:
+        """Kills a worker that hangs: its keeper then starts it again."""
+        while not silence.looked():
+            await asyncio.sleep(silence.look_seconds)
+        # While all are stopping there is a time limit already, and a long last snapshot is no reason to end one.
+        if not self._stopping:
+            _log.error(
+                "worker hangs, killing it",
+                worker=number,
+                pid=process.pid,
+                silent_seconds=self.config.worker_silence_seconds,
+            )
+            self._signal_one(process, signal.SIGKILL)
 
     async def _stop(self) -> None:
         self._stopping = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -27,11 +28,13 @@ OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @contextlib.contextmanager
-def workers(tmp_path: Path, *arguments: str, count: int = 2) -> Iterator[ServiceProcess]:
+def workers(
+    tmp_path: Path, *arguments: str, count: int = 2, environment: dict[str, str] | None = None
+) -> Iterator[ServiceProcess]:
     given = ("--workers", str(count), *arguments)
     if "--redis-url" not in arguments:
         given = (*given, "--data-dir", str(tmp_path / "data"))
-    with service_process(*given, log=tmp_path / "log") as process:
+    with service_process(*given, log=tmp_path / "log", environment=environment) as process:
         yield process
 
 
@@ -152,6 +155,23 @@ def test_a_killed_worker_comes_back_and_no_acknowledged_report_is_lost(tmp_path:
         assert sum(t.repeats for t in trainers) > 0, "nobody noticed the kills"
         assert rollouts_counted(service.target) == 2 * acknowledged
         assert len(worker_pids(service)) == 2
+
+
+def test_a_worker_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
+    """SIGSTOP: the process is there, its connections too, and nothing moves."""
+    environment = {"SAMPLER_WORKER_SILENCE_SECONDS": "10"}
+    with workers(tmp_path, environment=environment) as service:
+        make_pool(service.target)
+        stopped = worker_pids(service)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for_log(service, "worker hangs, killing it", timeout_seconds=120)
+        wait_for_log(service, "worker serves", times=3, timeout_seconds=120)
+        assert not lives(stopped)
+        assert re.search(rf"worker hangs, killing it .*\bpid={stopped}\b", service.log.read_text())
+        # Whichever of them gets the connection.
+        for _ in range(10):
+            with stub_of(service.target) as stub:
+                assert len(stub.ListCurricula(pb.ListCurriculaRequest(), timeout=60).curricula) == 1
 
 
 def test_sigterm_lets_running_calls_finish_on_every_worker(tmp_path: Path) -> None:
