@@ -72,6 +72,7 @@ class FakeCurriculum:
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
     ) -> Batch:
         rng = np.random.default_rng([17, step or 0])
         drawn = rng.choice(len(self.prompt_ids), size=min(batch_size, len(self.prompt_ids)), replace=False)

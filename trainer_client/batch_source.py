@@ -85,6 +85,7 @@ class BatchSource:
                 step=step,
                 trainer_id=self.config.name,
                 min_revision=self.revision,
+                seed=round_seed(self.config.seed, step) if curriculum.repeatable else None,
             )
         for text in batch.notes:
             self.note(f"step {step + 1}: {text}")

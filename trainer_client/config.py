@@ -116,6 +116,8 @@ class CurriculumConfig(Settings):
     """Rollouts per step, all rounds; 0: the strategy's default."""
     equal_quotas: bool = False
     """The same number of rollouts for every prompt."""
+    repeatable: bool = True
+    """Batches follow from `seed`: a resumed run repeats them. Looks at the whole pool for every batch."""
     timeout_seconds: float = Field(default=30.0, gt=0)
     """How long one call is retried."""
     patience_seconds: float = Field(default=600.0, ge=0)

@@ -57,6 +57,7 @@ class CurriculumService(Protocol):
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
     ) -> Batch:
         """Draws and leases the next batch."""
         ...

@@ -102,6 +102,7 @@ class PatientService:
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
     ) -> Batch:
         """The service's batch, or a uniform one when it is away for good."""
 
@@ -116,6 +117,7 @@ class PatientService:
                 step=step,
                 trainer_id=trainer_id,
                 min_revision=min_revision,
+                seed=seed,
             )
 
         def draw() -> Batch:

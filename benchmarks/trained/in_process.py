@@ -86,6 +86,7 @@ class InProcessCurriculum:
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
     ) -> Batch:
         """Draws and grants a batch."""
         plan = self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas)

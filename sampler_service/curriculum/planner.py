@@ -233,6 +233,20 @@ class BatchPlanner:
         self._reserve(plan.rows, True)
         return plan
 
+    def plan_by_seed(
+        self, seed: int, batch_size: int, rollout_budget: int = 0, *, equal_quotas: bool = False
+    ) -> BatchPlan:
+        """As `plan`, but decided by the state, what is reserved, and `seed` alone. O(N).
+
+        A planner of its own draws, with weights and an exploration queue made for this draw: those that are kept
+        here depend on what was drawn before.
+        """
+        apart = BatchPlanner(CurriculumMachine(self._state), np.random.default_rng(seed))
+        apart._reserved, apart._reserved_count = self._reserved.copy(), self._reserved_count
+        plan = apart.plan(batch_size, rollout_budget, equal_quotas=equal_quotas)
+        self._reserve(plan.rows, True)
+        return plan
+
     def plan_ahead(self) -> None:
         """Draws the next batch now, in case it will be asked for like the last and nothing changes before.
 

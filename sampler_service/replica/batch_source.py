@@ -100,17 +100,21 @@ class BatchSource(FoldedLog):
             await asyncio.shield(self._refresher)
 
     async def plan(
-        self, batch_size: int, rollout_budget: int, *, equal_quotas: bool
+        self, batch_size: int, rollout_budget: int, *, equal_quotas: bool, seed: int | None = None
     ) -> tuple[BatchPlan, BatchPlanner]:
         """Draws a batch; `settle` it with the planner that comes along. In a thread if that takes long.
+
+        Args:
+            seed: the draw follows from it and from the state alone.
 
         Raises:
             CurriculumError: as `BatchPlanner.plan`.
         """
-        await self.prepare_to_draw()
-        if not self._scans_large_pool(batch_size) and not self._planning:
-            return self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), self.planner
-        apart = asyncio.create_task(self._plan_apart(batch_size, rollout_budget, equal_quotas))
+        if seed is None:
+            await self.prepare_to_draw()
+        if not self._draws_apart(batch_size, seed) and not self._planning:
+            return self._draw(self.planner, batch_size, rollout_budget, equal_quotas, seed), self.planner
+        apart = asyncio.create_task(self._plan_apart(batch_size, rollout_budget, equal_quotas, seed))
         try:
             return await asyncio.shield(apart)
         except asyncio.CancelledError:
@@ -119,17 +123,17 @@ class BatchSource(FoldedLog):
             raise
 
     async def _plan_apart(
-        self, batch_size: int, rollout_budget: int, equal_quotas: bool
+        self, batch_size: int, rollout_budget: int, equal_quotas: bool, seed: int | None
     ) -> tuple[BatchPlan, BatchPlanner]:
         """Holds the lock meanwhile: nothing is folded under the thread's hands."""
         async with self.lock:
             planner = self.planner
-            if not self._scans_large_pool(batch_size):
-                return planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas), planner
+            if not self._draws_apart(batch_size, seed):
+                return self._draw(planner, batch_size, rollout_budget, equal_quotas, seed), planner
             self._planning = True
             try:
                 plan = await asyncio.to_thread(
-                    planner.plan, batch_size, rollout_budget, equal_quotas=equal_quotas
+                    self._draw, planner, batch_size, rollout_budget, equal_quotas, seed
                 )
             finally:
                 self._planning = False
@@ -137,6 +141,14 @@ class BatchSource(FoldedLog):
                 for settled, its_planner in unsettled:
                     its_planner.settle(settled)
             return plan, planner
+
+    @staticmethod
+    def _draw(
+        planner: BatchPlanner, batch_size: int, rollout_budget: int, equal_quotas: bool, seed: int | None
+    ) -> BatchPlan:
+        if seed is None:
+            return planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas)
+        return planner.plan_by_seed(seed, batch_size, rollout_budget, equal_quotas=equal_quotas)
 
     def settle(self, plan: BatchPlan, planner: BatchPlanner) -> None:
         """The plan was granted, or given up. Waits for a thread that draws."""
@@ -149,8 +161,9 @@ class BatchSource(FoldedLog):
         if not apart.cancelled() and apart.exception() is None:
             self.settle(*apart.result())
 
-    def _scans_large_pool(self, batch_size: int) -> bool:
-        return self._large() and self.planner.scans_pool(batch_size)
+    def _draws_apart(self, batch_size: int, seed: int | None) -> bool:
+        """Whether the draw looks at the whole of a large pool."""
+        return self._large() and (seed is not None or self.planner.scans_pool(batch_size))
 
     def _large(self) -> bool:
         large = self.state.table.size >= self.settings.background_refresh_prompts

@@ -26,6 +26,7 @@ __all__ = [
     "grant_event",
     "prompts_events",
     "report_columns",
+    "report_seed",
     "require_id",
     "require_policy_version",
     "require_request_id",
@@ -54,6 +55,20 @@ def fingerprint(request: Message, *ignored: str) -> bytes:
         request = copy
     data = type(request).__name__.encode() + request.SerializeToString(deterministic=True)
     return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def report_seed(reported: log_pb2.RolloutsReported, visits: int) -> int:
+    """The chance of a report's directives, as good as random: a digest of what came back, and of when.
+
+    No chance of its own, so that a run that repeats its batches repeats what it is told to do with them.
+
+    Args:
+        visits: groups counted before, so that the same rewards later are other chance.
+    """
+    digest = hashlib.blake2b(visits.to_bytes(8, "big"), digest_size=8)
+    for column in (reported.slots, reported.rollout_counts, reported.rewards):
+        digest.update(column)
+    return int.from_bytes(digest.digest(), "big") >> 1
 
 
 def _require_text(value: str, field: str, most: int) -> None:

@@ -16,7 +16,10 @@ import yaml
 
 from examples.service_process import ServiceProcess
 from trainer_client.client import CurriculumClient
+from trainer_client.config import load_config
+from trainer_client.distributed.world import World
 from trainer_client.metrics import read_metrics
+from trainer_client.training_run import train
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 
@@ -112,6 +115,66 @@ def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: 
     run(config, "--set", f"steps={state['step'] + 2}", "--resume")
     steps = [row["step"] for row in read_metrics(metrics) if "reward/mean" in row]
     assert steps == list(range(1, state["step"] + 3))
+
+
+def trained_on(folder: Path, name: str) -> dict[int, dict[str, float]]:
+    """What each step came to, without what a clock says."""
+    rows = [row for row in read_metrics(folder / name / "metrics.jsonl") if "reward/mean" in row]
+    clock = ("seconds/", "speed/", "time")
+    return {
+        int(row["step"]): {key: value for key, value in row.items() if not key.startswith(clock)}
+        for row in rows
+    }
+
+
+def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"{n}=", "answer": str(n)}) + "\n" for n in range(80)))
+    curriculum = {
+        "target": service.target,
+        "strategy": {"preset": "frontier", "stopping": {"requeue": {"probability": 0.5}}},
+        "batch_size": 6,
+        "rollout_budget": 24,
+    }
+    changes: dict[str, object] = {
+        "steps": 6,
+        "tasks": [{"type": "jsonl", "path": str(prompts), "verifier": "tests.verdicts:by_lot"}],
+        "curriculum": curriculum,
+        "learner": {"learning_rate": 0.01},
+        "replay": {"share": 0.34},
+        "sample_log": 6,
+    }
+    whole = write_config(tmp_path, service, "straight", **changes)
+    train(load_config(whole), World())
+
+    endless = write_config(tmp_path, service, "killed", **{**changes, "steps": 100_000})
+    process = subprocess.Popen(command(endless), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kept = tmp_path / "killed" / "checkpoints"
+    try:
+        deadline = time.monotonic() + 90
+        while not list(kept.glob("step-*/state.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    step = max(int(path.parent.name.removeprefix("step-")) for path in kept.glob("step-*/state.json"))
+    last = max(step + 2, 6)
+    if last > 6:
+        train(load_config(whole, [f"steps={last}"]), World(), resume=True)
+    train(load_config(endless, [f"steps={last}"]), World(), resume=True)
+
+    straight, resumed = trained_on(tmp_path, "straight"), trained_on(tmp_path, "killed")
+    assert list(resumed) == list(straight) == list(range(1, last + 1))
+    assert resumed == straight
+    assert len({row["learner/loss"] for row in straight.values()}) == last
+    samples = [
+        (tmp_path / name / "samples.jsonl").read_text().splitlines() for name in ("straight", "killed")
+    ]
+    assert samples[0] == samples[1]
 
 
 @pytest.mark.slow

@@ -125,6 +125,7 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Batch:
@@ -133,6 +134,8 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
         `rollout_budget` is for the whole batch, further rounds included (0: the strategy's default).
         With `run_id` and `step` the request id is derived from them: every rank that asks with the
         same arguments gets the same batch, and so does a rank that was restarted in that step.
+        With a `seed` (0 to 2**64 - 1) the draw follows from it and from the curriculum's state alone:
+        a run that goes back to a checkpoint gets the batches again that it had. Costs O(pool) per call.
         Raises `FailedPreconditionError` when the pool is empty.
         """
         request = next_batch_request(
@@ -146,6 +149,7 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
             step=step,
             request_id=request_id,
             min_revision=min_revision,
+            seed=seed,
         )
         self._delivery.nudge()
         response = await self._connection.call(
@@ -166,6 +170,7 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[Batch]:
@@ -180,6 +185,7 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
             step=step,
             trainer_id=trainer_id,
             min_revision=min_revision,
+            seed=seed,
             request_id=request_id,
             timeout_seconds=timeout_seconds,
         )

@@ -95,6 +95,7 @@ def next_batch_request(
     step: int | None,
     request_id: str | None,
     min_revision: str,
+    seed: int | None,
 ) -> pb.NextBatchRequest:
     """Builds a `NextBatch` request; run and step fix its id."""
     return pb.NextBatchRequest(
@@ -107,6 +108,7 @@ def next_batch_request(
         policy_version=policy_version,
         equal_quotas=equal_quotas,
         min_revision=min_revision,
+        seed=seed,
     )
 
 

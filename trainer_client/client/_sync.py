@@ -131,6 +131,7 @@ class CurriculumClient(CurriculumCalls):
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Batch:
@@ -139,6 +140,8 @@ class CurriculumClient(CurriculumCalls):
         `rollout_budget` is for the whole batch, further rounds included (0: the strategy's default).
         With `run_id` and `step` the request id is derived from them: every rank that asks with the
         same arguments gets the same batch, and so does a rank that was restarted in that step.
+        With a `seed` (0 to 2**64 - 1) the draw follows from it and from the curriculum's state alone:
+        a run that goes back to a checkpoint gets the batches again that it had. Costs O(pool) per call.
         Raises `FailedPreconditionError` when the pool is empty.
         """
         request = next_batch_request(
@@ -152,6 +155,7 @@ class CurriculumClient(CurriculumCalls):
             step=step,
             request_id=request_id,
             min_revision=min_revision,
+            seed=seed,
         )
         self._delivery.nudge()
         response = self._connection.call(self._stub.NextBatch, request, self._patience(timeout_seconds))
@@ -170,6 +174,7 @@ class CurriculumClient(CurriculumCalls):
         step: int | None = None,
         trainer_id: str | None = None,
         min_revision: str = "",
+        seed: int | None = None,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[Batch]:
@@ -184,6 +189,7 @@ class CurriculumClient(CurriculumCalls):
             step=step,
             trainer_id=trainer_id,
             min_revision=min_revision,
+            seed=seed,
             request_id=request_id,
             timeout_seconds=timeout_seconds,
         )

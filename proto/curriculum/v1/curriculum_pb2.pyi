@@ -726,6 +726,7 @@ class NextBatchRequest(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     request_id: _builtins.str
     """The same id returns the same batch on any rank and replica."""
@@ -738,6 +739,10 @@ class NextBatchRequest(_message.Message):
     """The answer takes into account at least everything up to this revision."""
     equal_quotas: _builtins.bool
     """For trainers that cannot vary the group size."""
+    seed: _builtins.int
+    """Draws by this seed: the same seed on the same state gives the same batch, on any replica. Looks at the
+    whole pool. Absent: by the service's own chance.
+    """
     def __init__(
         self,
         *,
@@ -749,12 +754,15 @@ class NextBatchRequest(_message.Message):
         policy_version: _builtins.int = ...,
         min_revision: _builtins.str = ...,
         equal_quotas: _builtins.bool = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "curriculum_id", b"curriculum_id", "equal_quotas", b"equal_quotas", "min_revision", b"min_revision", "policy_version", b"policy_version", "request_id", b"request_id", "rollout_budget", b"rollout_budget", "trainer_id", b"trainer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "curriculum_id", b"curriculum_id", "equal_quotas", b"equal_quotas", "min_revision", b"min_revision", "policy_version", b"policy_version", "request_id", b"request_id", "rollout_budget", b"rollout_budget", "seed", b"seed", "trainer_id", b"trainer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___NextBatchRequest: _TypeAlias = NextBatchRequest  # noqa: Y015
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import uuid
 from typing import Final
 
@@ -25,6 +24,7 @@ from sampler_service.replica.requests import (
     fingerprint,
     grant_event,
     report_columns,
+    report_seed,
     require_policy_version,
     require_request_id,
     slots_in_lease,
@@ -91,14 +91,15 @@ class BatchCalls(CurriculumCalls):
         self, replica: CurriculumReplica, request: pb.NextBatchRequest
     ) -> tuple[BatchPlan, BatchPlanner]:
         arguments = (request.batch_size, request.rollout_budget)
+        seed = request.seed if request.HasField("seed") else None
         try:
-            return await replica.plan(*arguments, equal_quotas=request.equal_quotas)
+            return await replica.plan(*arguments, equal_quotas=request.equal_quotas, seed=seed)
         except CurriculumError:
             # Perhaps this replica is only behind: prompts were added, another strategy set, or something freed
             # by another replica, or by time.
             await replica.catch_up()
             await expire_leases(replica)
-            return await replica.plan(*arguments, equal_quotas=request.equal_quotas)
+            return await replica.plan(*arguments, equal_quotas=request.equal_quotas, seed=seed)
 
     async def report_rollouts(self, request: pb.ReportRolloutsRequest) -> pb.ReportRolloutsResponse:
         """ReportRollouts."""
@@ -132,7 +133,7 @@ class BatchCalls(CurriculumCalls):
             reported.lease_id = request.lease_id
             reported.policy_version = request.policy_version
             reported.epoch = replica.state.epoch
-            reported.seed = secrets.randbits(63)
+            reported.seed = report_seed(reported, replica.state.visits)
             event = log_pb2.Event(
                 request_id=request.request_id, fingerprint=print_, rollouts_reported=reported
             )
