@@ -60,7 +60,7 @@ class EmbeddingColumn:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self._held.nbytes
+        return (self._size - self.away_rows) * self.dim * self._held.itemsize
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Vectors:
         """Vectors of `rows`.
@@ -85,17 +85,14 @@ class EmbeddingColumn:
         needed = size - self.away_rows
         if needed > len(self._held):
             grown = np.zeros((max(needed, int(len(self._held) * _GROWTH)), self.dim), dtype=np.float16)
-            grown[: len(self._held)] = self._held
+            used = self._size - self.away_rows
+            grown[:used] = self._held[:used]  # What lies behind is not touched, and takes no memory.
             self._held = grown
         self._size = max(size, self._size)
 
     def put(self, rows: NDArray[Any], vectors: Vectors) -> None:
         """Keeps the vectors of rows that have none yet."""
         self._held[rows - self.away_rows] = vectors
-
-    def shrink(self) -> None:
-        """Gives spare room back."""
-        self._held = self._held[: self._size - self.away_rows].copy()
 
     # -- coming and going ------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -19,9 +19,11 @@ __all__ = ["MAX_ID_BYTES", "PromptTable", "column_dtype"]
 
 MAX_ID_BYTES: Final = 1024
 _MAX_BLOB_BYTES: Final = 2**32 - 1
-_GROWTH: Final = 1.25
+# Room that no prompt has used yet has not been touched either, and so takes no memory.
+_GROWTH: Final = 2
 
-# Every column, its type, and what a new prompt starts with.
+# Every column, its type, and what a new prompt starts with. A record per prompt instead was tried: hardly faster
+# for batches, as the processor fetches many rows at once, and slower for whoever reads one column of all.
 _COLUMNS: Final[dict[str, tuple[Any, float]]] = {
     "successes": (np.float32, 0),  # evidence, decayed, without any prior
     "failures": (np.float32, 0),
@@ -48,6 +50,7 @@ _OPTIONAL: Final[dict[str, tuple[Any, float]]] = {
     "norm_sums_wrong": (np.float32, 0),
     "norm_squares_wrong": (np.float32, 0),
 }
+_BYTES_PER_PROMPT: Final = sum(np.dtype(dtype).itemsize for dtype, _ in _COLUMNS.values())
 
 
 def column_dtype(name: str) -> np.dtype[Any]:
@@ -85,7 +88,6 @@ class PromptTable:
     def __init__(self) -> None:
         self.size = 0
         self._capacity = 0
-        # An array that is replaced when it grows, never resized: readers in threads keep theirs.
         self._blob = np.zeros(0, dtype=np.uint8)
         self._blob_bytes = 0
         self._offsets = np.zeros(1, dtype=np.uint32)
@@ -163,61 +165,30 @@ class PromptTable:
 
     # -- growth --------------------------------------------------------------
 
-    def _reserve(self, size: int) -> None:
-        if size <= self._capacity:
-            return
-        capacity = max(size, int(self._capacity * _GROWTH), 64)
-        for name, (dtype, fill) in _COLUMNS.items():
-            setattr(self, name, self._grown(getattr(self, name), capacity, dtype, fill))
+    def _grow(self, size: int) -> None:
+        """Makes the rows from `self.size` to `size`, but for their ids; amortised O(1) each."""
+        start = self.size
+        if size > self._capacity:
+            # Replaced, never resized: readers in threads keep theirs.
+            capacity = self._capacity = max(size, self._capacity * _GROWTH, 64)
+            for name in _COLUMNS:
+                setattr(self, name, _enlarged(getattr(self, name), start, capacity))
+            self._optional = {
+                name: _enlarged(array, start, capacity) for name, array in self._optional.items()
+            }
+            self._offsets = _enlarged(self._offsets, start + 1, capacity + 1)
+        for name, (_, fill) in _COLUMNS.items():
+            getattr(self, name)[start:size] = fill
         for name, array in self._optional.items():
-            dtype, fill = _OPTIONAL[name]
-            self._optional[name] = self._grown(array, capacity, dtype, fill)
-        offsets = np.zeros(capacity + 1, dtype=np.uint32)
-        offsets[: self.size + 1] = self._offsets[: self.size + 1]
-        self._offsets = offsets
-        self._capacity = capacity
-
-    @property
-    def spare(self) -> float:
-        """Share of the capacity that no prompt uses."""
-        return 1.0 - self.size / self._capacity if self._capacity else 0.0
-
-    def fit(self) -> Iterator[None]:
-        """Gives spare capacity back, one column at a time: the caller may do something else in between."""
-        size = self._capacity = self.size  # Who adds meanwhile grows every column anew.
-
-        def shrunk(array: NDArray[Any], entries: int) -> NDArray[Any]:
-            return array[:entries].copy()
-
-        for name in _COLUMNS:
-            if self.size == size:
-                setattr(self, name, shrunk(getattr(self, name), size))
-                yield
-        for name in self._optional:
-            if self.size == size:
-                self._optional[name] = shrunk(self._optional[name], size)
-                yield
-        if self.size == size and self.embeddings is not None:
-            self.embeddings.shrink()
-            yield
-        if self.size == size:
-            self._offsets = shrunk(self._offsets, size + 1)
-            self._blob = shrunk(self._blob, self._blob_bytes)
+            array[start:size] = _OPTIONAL[name][1]
 
     def _append_ids(self, ids: NDArray[np.uint8]) -> None:
         needed = self._blob_bytes + len(ids)
         if needed > len(self._blob):
-            grown = np.zeros(max(needed, int(len(self._blob) * _GROWTH), 1024), dtype=np.uint8)
-            grown[: self._blob_bytes] = self._blob[: self._blob_bytes]
-            self._blob = grown
+            room = max(needed, len(self._blob) * _GROWTH, 1024)
+            self._blob = _enlarged(self._blob, self._blob_bytes, room)
         self._blob[self._blob_bytes : needed] = ids
         self._blob_bytes = needed
-
-    def _grown(self, array: NDArray[Any], capacity: int, dtype: Any, fill: float) -> NDArray[Any]:
-        grown = np.empty(capacity, dtype=dtype)
-        grown[: self.size] = array[: self.size]
-        grown[self.size :] = fill
-        return grown
 
     def add(self, ids: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Adds prompts; one that is present, or comes twice, is added once.
@@ -250,7 +221,7 @@ class PromptTable:
                     "The prompt ids of one curriculum may take 4 GiB together: shorten them, or split it.",
                     "prompt_ids",
                 )
-            self._reserve(self.size + len(new))
+            self._grow(self.size + len(new))
             lengths = np.fromiter(map(len, new), dtype=np.uint32, count=len(new))
             self._offsets[self.size + 1 : self.size + 1 + len(new)] = self._blob_bytes + np.cumsum(lengths)
             self._append_ids(np.frombuffer(blob, dtype=np.uint8))
@@ -287,7 +258,8 @@ class PromptTable:
         """An optional column, made on first use."""
         if name not in self._optional:
             dtype, fill = _OPTIONAL[name]
-            self._optional[name] = np.full(self._capacity, fill, dtype=dtype)
+            self._optional[name] = np.empty(self._capacity, dtype=dtype)
+            self._optional[name][: self.size] = fill
         return self._optional[name]
 
     def set_embeddings(self, rows: NDArray[np.int32], embeddings_BD: NDArray[np.float16]) -> None:
@@ -303,12 +275,12 @@ class PromptTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held in memory, capacity and index included."""
-        columns = sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
-        optional = sum(array.nbytes for array in self._optional.values())
+        """Bytes in use, the index included."""
+        per_prompt = _BYTES_PER_PROMPT + self._offsets.itemsize
+        per_prompt += sum(array.itemsize for array in self._optional.values())
         index = 0 if self._index is None else self._index.nbytes
         embeddings = 0 if self.embeddings is None else self.embeddings.nbytes
-        return columns + optional + index + self._blob.nbytes + self._offsets.nbytes + embeddings
+        return int(self.size * per_prompt + self._blob_bytes + self._hashes.nbytes + index + embeddings)
 
     # -- snapshots -----------------------------------------------------------
 
@@ -343,6 +315,13 @@ class PromptTable:
         }
         table.embeddings = EmbeddingColumn.restore(arrays, away, table.size)
         return table
+
+
+def _enlarged(array: NDArray[Any], used: int, capacity: int) -> NDArray[Any]:
+    """A copy of the first `used` entries with room for more; what lies behind them is not touched."""
+    larger = np.zeros(capacity, dtype=array.dtype)
+    larger[:used] = array[:used]
+    return larger
 
 
 def _own(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

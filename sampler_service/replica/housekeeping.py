@@ -21,9 +21,6 @@ __all__ = ["Housekeeping", "cluster_prompts", "expire_leases"]
 
 _log = structlog.get_logger(__name__)
 
-# Spare capacity of smaller or tighter tables is not worth a copy.
-_WORTH_FITTING = 10_000
-_MOST_SPARE = 0.02
 # How long the last snapshots may take when the process stops.
 _SNAPSHOT_GRACE_SECONDS = 60
 
@@ -36,8 +33,6 @@ class Housekeeping:
         self._settings = settings
         self._rounds: asyncio.Task[None] | None = None
         self._snapshots: dict[str, asyncio.Task[bool]] = {}
-        self._sizes: dict[str, int] = {}
-        """Prompts at the last round."""
 
     def start(self) -> None:
         """Begins, in the background."""
@@ -54,8 +49,6 @@ class Housekeeping:
     async def _go_round(self) -> None:
         while True:
             await asyncio.sleep(self._settings.tick_seconds)
-            loaded = {replica.curriculum_id for replica in self._curricula}
-            self._sizes = {name: size for name, size in self._sizes.items() if name in loaded}
             for replica in self._curricula:
                 try:
                     if replica.gone:
@@ -64,7 +57,6 @@ class Housekeeping:
                     await expire_leases(replica)
                     await cluster_prompts(replica)
                     self._snapshot_if_due(replica)
-                    await self._fit(replica)
                 except (LogError, CurriculumError) as error:
                     _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
                 except Exception:
@@ -73,15 +65,6 @@ class Housekeeping:
                 await self._curricula.tidy()
             except Exception:
                 _log.exception("freeing memory failed")
-
-    async def _fit(self, replica: CurriculumReplica) -> None:
-        """Gives back the room kept for more prompts, once none have come for a round."""
-        table = replica.state.table
-        settled = self._sizes.get(replica.curriculum_id) == table.size
-        self._sizes[replica.curriculum_id] = table.size
-        if settled and table.size >= _WORTH_FITTING and table.spare > _MOST_SPARE:
-            for _ in table.fit():
-                await asyncio.sleep(0)
 
     def _snapshot_if_due(self, replica: CurriculumReplica) -> None:
         running = self._snapshots.get(replica.curriculum_id)

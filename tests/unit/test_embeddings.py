@@ -157,18 +157,6 @@ def test_a_preset_that_does_not_use_embeddings_never_reads_them(preset: str) -> 
     assert table.embeddings.read == 0  # type: ignore[attr-defined]
 
 
-def test_spare_room_is_given_back_and_grows_again() -> None:
-    run = with_embeddings("none")
-    run.add(500)
-    before = run.state.digest()
-    for _ in run.state.table.fit():
-        pass
-    assert run.state.digest() == before
-    run.add(100)
-    assert run.state.table.embeddings is not None
-    assert not run.state.table.embeddings[np.arange(540, 640)].any()
-
-
 def test_exported_arrays_share_what_is_written_once() -> None:
     run = with_embeddings("none")
     one, other = run.state.export(), run.state.export()

@@ -126,21 +126,24 @@ def test_a_prompt_costs_about_64_bytes_and_its_id() -> None:
     assert (table.nbytes - 8 * table.size) / table.size < 100
 
 
-def test_spare_capacity_is_given_back_and_a_table_grown_meanwhile_stays_whole() -> None:
-    table = PromptTable()
-    for start in range(0, 1000, 100):
-        table.add([b"p%d" % i for i in range(start, start + 100)])
-    table.successes[:1000] = np.arange(1000)
-    assert table.spare > 0
-    for number, _ in enumerate(table.fit()):
-        if number == 3:
-            table.add([b"new-%d" % i for i in range(10)])
-    assert table.size == 1010
-    assert table.column("successes")[:1000].tolist() == list(range(1000))
-    assert table.ids(np.array([0, 999, 1009])) == ["p0", "p999", "new-9"]
-    for _ in table.fit():
-        pass
-    assert table.spare == 0
-    assert len(table.leases) == table.size
-    assert table.ids(np.array([0, 999, 1009])) == ["p0", "p999", "new-9"]
-    assert table.add([b"later"])[0].tolist() == [1010]
+def index_bytes(count: int) -> int:
+    ids = [b"%08d" % i for i in range(count)]
+    index = IdIndex(ids.__getitem__, lambda start, stop: ids[start:stop])
+    index.insert(ids[:100])
+    if count > 100:
+        index.insert(ids[100:])
+    return index.nbytes
+
+
+def test_growing_counts_what_is_used_and_a_reader_keeps_what_it_saw() -> None:
+    table = table_of(100)
+    table.writable("weak_pass_rates")[:100] = 0.5
+    seen, before = table.successes, table.nbytes
+    table.add([b"%08d" % i for i in range(100)])
+    assert table.nbytes - before == 100 * (44 + 4 + 4 + 8) + index_bytes(200) - index_bytes(100)
+    seen[0] = 7
+    assert table.successes[0] == 0, "the columns were replaced by larger ones"
+    assert (table.column("leases") == -1).all()
+    assert np.isnan(table.column("ema_means")).all()
+    assert table.column("weak_pass_rates")[:100].tolist() == [0.5] * 100
+    assert np.isnan(table.column("weak_pass_rates")[100:]).all()
