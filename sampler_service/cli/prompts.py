@@ -1,8 +1,10 @@
-"""`inspect`: what the service believes of one prompt."""
+"""`inspect`: what the service believes of one prompt, and how that came about."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -27,6 +29,12 @@ def inspect(
         str, typer.Argument(help="Id of the curriculum.", autocompletion=complete_curriculum)
     ],
     prompt: Annotated[str, typer.Argument(help="Id of the prompt.")],
+    history: Annotated[
+        bool, typer.Option("--history", help="Also its visits, as far back as the log goes.")
+    ] = False,
+    visits: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --history: the newest so many visits.")
+    ] = 200,
     target: TargetOption = DEFAULT_TARGET,
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
@@ -37,7 +45,13 @@ def inspect(
     )
     with service(target) as stub:
         answer = stub.ListPromptStates(request, timeout=timeout)
-    row = {
+        past = None
+        if history:
+            asked = pb.GetPromptHistoryRequest(
+                curriculum_id=curriculum, prompt_id=prompt, most_visits=visits, min_revision=answer.revision
+            )
+            past = stub.GetPromptHistory(asked, timeout=timeout)
+    row: dict[str, object] = {
         "prompt_id": answer.prompt_ids[0],
         "cluster": answer.clusters[0] if answer.clusters else "",
         "pass_rate": round(answer.pass_rates[0], 6),
@@ -53,11 +67,83 @@ def inspect(
         "revision": answer.revision,
     }
     if as_json:
-        # Before the first rollout there is no average: NaN, which JSON cannot say.
-        plain = {name: None if value != value else value for name, value in row.items()}
+        plain = _plain(row)
+        if past is not None:
+            plain["history"] = {
+                "visits": [_plain(visit) for visit in _visits(past)],
+                **_plain({name: getattr(past, name) for name in _SCALARS}),
+            }
         typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in row.items():
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(table)
+    if past is not None:
+        _print_history(past)
+
+
+_SCALARS = (
+    "from_revision",
+    "from_time_seconds",
+    "revision",
+    "rollouts_counted",
+    "visits_found",
+    "events_read",
+    "unattributed_reports",
+)
+
+
+def _plain(row: Mapping[str, object]) -> dict[str, object]:
+    """Before the first rollout there is no average: NaN, which JSON cannot say."""
+    return {name: None if value != value else value for name, value in row.items()}
+
+
+def _visits(past: pb.GetPromptHistoryResponse) -> list[dict[str, object]]:
+    columns: dict[str, Sequence[object]] = {
+        "time_seconds": past.times_seconds,
+        "policy_version": past.policy_versions,
+        "trainer_id": past.trainer_ids,
+        "lease_id": past.lease_ids,
+        "source": [pb.Source.Name(source).removeprefix("SOURCE_").lower() for source in past.sources],
+        "pass_rate": [round(rate, 6) for rate in past.pass_rates],
+        "pass_rate_stddev": [round(stddev, 6) for stddev in past.pass_rate_stddevs],
+        "quota": past.quotas,
+        "rollouts": past.rollouts,
+        "outcomes": past.outcomes,
+        "successes": past.successes,
+        "mean_reward": past.mean_rewards,
+        "status": [pb.VisitStatus.Name(s).removeprefix("VISIT_STATUS_").lower() for s in past.statuses],
+        "revision": past.revisions,
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _print_history(past: pb.GetPromptHistoryResponse) -> None:
+    told = sum(past.outcomes)
+    begins = datetime.fromtimestamp(past.from_time_seconds, UTC).isoformat(" ", "seconds")
+    console.print(
+        f"\n{len(past.times_seconds)} visits with {told} of the prompt's {past.rollouts_counted} counted rollouts; "
+        f"the log goes back to {begins}.",
+        markup=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("when", "policy", "trainer", "source", "believed", "quota", "right", "rollouts", "status"):
+        table.add_column(
+            name, justify="right" if name in ("policy", "quota", "right", "rollouts") else "left"
+        )
+    for row in _visits(past):
+        believed = f"{row['pass_rate']:.3f} ± {row['pass_rate_stddev']:.3f}" if row["lease_id"] else "-"
+        when = datetime.fromtimestamp(float(str(row["time_seconds"])), UTC).isoformat(" ", "seconds")
+        table.add_row(
+            when,
+            str(row["policy_version"]),
+            str(row["trainer_id"]) or "-",
+            str(row["source"]) if row["lease_id"] else "-",
+            believed,
+            str(row["quota"]) if row["lease_id"] else "-",
+            str(row["successes"]),
+            str(row["rollouts"]),
+            str(row["status"]),
+        )
     console.print(table)

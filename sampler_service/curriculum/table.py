@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -130,6 +131,27 @@ class PromptTable:
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Rows of `ids`, -1 where unknown."""
         return self._find_bytes([id_.encode() for id_ in ids])
+
+    def contain(self, rows: NDArray[np.integer[Any]], text: str) -> NDArray[np.bool_]:
+        """Which ids of `rows` contain `text`: one search through all ids between the first and the last."""
+        found = np.zeros(len(rows), dtype=np.bool_)
+        if not len(rows):
+            return found
+        first, last, needle = int(rows.min()), int(rows.max()) + 1, text.encode()
+        offsets = self._offsets[first : last + 1].astype(np.int64)
+        blob = self._blob[offsets[0] : offsets[-1]].tobytes()
+        ends = (offsets[1:] - offsets[0]).tolist()
+        inside = np.zeros(last - first, dtype=np.bool_)
+        at = blob.find(needle)
+        while at >= 0:
+            row = bisect_right(ends, at)
+            whole = at + len(needle) <= ends[row]
+            if whole:
+                inside[row] = True
+            # Else it runs over into the next id, and another may begin within it.
+            at = blob.find(needle, ends[row] if whole else at + 1)
+        found[:] = inside[np.asarray(rows) - first]
+        return found
 
     def id_hashes(self) -> NDArray[np.uint32]:
         """A hash of each id, the same whenever and wherever it is computed. O(prompts not hashed yet)."""

@@ -13,6 +13,7 @@ METHOD_ROLES: Mapping[str, Role] = {
     "ListCurricula": Role.READ,
     "ListCheckpoints": Role.READ,
     "ListPromptStates": Role.READ,
+    "GetPromptHistory": Role.READ,
     "GetSummary": Role.READ,
     "WatchSummary": Role.READ,
     "ExportCurriculum": Role.READ,

@@ -206,6 +206,11 @@ class CurriculumServicer(curriculum_pb2_grpc.CurriculumServiceServicer):
     ) -> pb.ListPromptStatesResponse:
         return await self._host.list_prompt_states(request)
 
+    async def GetPromptHistory(  # noqa: N802, D102
+        self, request: pb.GetPromptHistoryRequest, context: RpcContext
+    ) -> pb.GetPromptHistoryResponse:
+        return await self._host.get_prompt_history(request)
+
     async def GetSummary(  # noqa: N802, D102
         self, request: pb.GetSummaryRequest, context: RpcContext
     ) -> pb.GetSummaryResponse:

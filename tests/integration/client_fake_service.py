@@ -239,6 +239,10 @@ class FakeService(curriculum_pb2_grpc.CurriculumServiceServicer):
             next_page_token="" if last else "more",
         )
 
+    def GetPromptHistory(self, request, context):
+        self._enter("GetPromptHistory", request, context)
+        return pb.GetPromptHistoryResponse(prompt_id=request.prompt_id, lease_ids=["l"], quotas=[4])
+
     def GetSummary(self, request, context):
         self._enter("GetSummary", request, context)
         return pb.GetSummaryResponse(summary=pb.Summary(curriculum_id=request.curriculum_id, prompts=7))

@@ -97,6 +97,13 @@ def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProc
     assert row["pass_rate"] == pytest.approx(4 / 6, abs=1e-6)
     assert json.loads(cli("inspect", "seen", "b", "--json").output)["rollouts"] == 0
     assert "easy" in cli("inspect", "seen", "a/1").output
+    past = json.loads(cli("inspect", "seen", "a/1", "--history", "--json").output)["history"]
+    (visit,) = past["visits"]
+    assert (visit["status"], visit["outcomes"], visit["successes"]) == ("outside", 4, 3)
+    assert (visit["pass_rate"], visit["lease_id"]) == (None, "")
+    shown = cli("inspect", "seen", "a/1", "--history").output
+    assert "1 visits with 4 of the prompt's 4 counted rollouts" in shown
+    assert "outside" in shown
     unknown = cli("inspect", "seen", "nobody")
     assert unknown.exit_code == 1
     assert "PROMPT_NOT_FOUND" in unknown.stderr

@@ -69,6 +69,7 @@ async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):
         assert (await client.list_checkpoints("c"))[0].checkpoint_id == "step-1"
         await client.delete_checkpoint("c", "step-1")
         assert [page.prompt_ids async for page in client.prompt_states("c")] == [["a"], ["b"]]
+        assert (await client.prompt_history("c", "a")).lease_ids == ["l"]
         assert (await client.summary("c")).prompts == 7
         watch = client.watch_summary("c", timeout_seconds=10)
         assert [(await anext(watch)).prompts for _ in range(4)] == [0, 1, 2, 3]

@@ -47,6 +47,7 @@ def test_every_rpc_of_the_service_goes_over_the_wire(fake, client, tmp_path):
     assert client.list_checkpoints("c")[0].checkpoint_id == "step-1"
     client.delete_checkpoint("c", "step-1")
     assert [page.prompt_ids for page in client.prompt_states("c")] == [["a"], ["b"]]
+    assert client.prompt_history("c", "a").lease_ids == ["l"]
     assert client.summary("c").prompts == 7
     assert next(client.watch_summary("c")).prompts == 0
     assert client.export_curriculum("c", tmp_path / "c.parquet") == "7"

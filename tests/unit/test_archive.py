@@ -18,7 +18,7 @@ from sampler_service.archive import ArchiveError, archive_chunks, read_archive, 
 from sampler_service.archive.layout import CHECKSUM_KEY, FORMAT_KEY, MANIFEST_KEY, checksum, seal
 from sampler_service.curriculum.arrays import to_bytes
 from sampler_service.curriculum.state import CurriculumState
-from sampler_service.replica.reading import prompt_states
+from sampler_service.replica.prompt_listing import prompt_states
 from tests.curriculum_runs import Run
 
 PROMPTS = 40

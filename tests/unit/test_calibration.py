@@ -13,12 +13,13 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.calibration import WINDOW, EstimatorScores, ScoreBoard, rank_correlation
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
-from sampler_service.replica.reading import cluster_rates, summary
+from sampler_service.replica.pool_figures import look_at_pool
+from sampler_service.replica.reading import summary
 from tests.curriculum_runs import Run
 
 
 def told_of(state: CurriculumState) -> pb.Summary:
-    return summary(state, 20, cluster_rates(state))
+    return summary(state, 20, look_at_pool(state, 20))
 
 
 def test_ranks_agree_with_scipy_ties_included() -> None:

@@ -37,6 +37,7 @@ METHOD_OF_RPC = {
     "ImportCurriculum": "import_curriculum",
     "ReplayCurriculum": "replay",
     "ListPromptStates": "prompt_states",
+    "GetPromptHistory": "prompt_history",
     "GetSummary": "summary",
     "WatchSummary": "watch_summary",
 }

@@ -28,6 +28,17 @@ def test_an_id_that_comes_twice_in_one_call_is_added_once() -> None:
     assert table.size == 2
 
 
+def test_ids_that_contain_a_text_are_found_and_none_across_two_ids() -> None:
+    table = PromptTable()
+    ids = ["a", "aab", "ba", "b", "größe/aa", "", "aaa"]
+    table.add([id_.encode() for id_ in ids if id_])
+    ids.remove("")
+    for text in ("a", "aa", "ab", "ba", "aaa", "ö", "b", "absent"):
+        for rows in (np.arange(6), np.array([4, 1]), np.array([3]), np.arange(0)):
+            found = table.contain(rows, text)
+            assert found.tolist() == [text in ids[row] for row in rows], (text, rows)
+
+
 def test_unknown_ids_are_minus_one() -> None:
     assert table_of(2).find(["p1", "nobody", ""]).tolist() == [1, -1, -1]
 

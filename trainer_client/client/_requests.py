@@ -120,6 +120,7 @@ def prompt_states_request(
     min_pass_rate: float | None,
     max_pass_rate: float | None,
     id_contains: str,
+    order_by: str,
     page_size: int,
     min_revision: str,
 ) -> pb.ListPromptStatesRequest:
@@ -138,6 +139,7 @@ def prompt_states_request(
         ),
         page_size=page_size,
         min_revision=min_revision,
+        order_by=order_by,
     )
 
 

@@ -283,13 +283,15 @@ class CurriculumCalls:
         min_pass_rate: float | None = None,
         max_pass_rate: float | None = None,
         id_contains: str = "",
+        order_by: str = "",
         page_size: int = 0,
         min_revision: str = "",
         timeout_seconds: float | None = None,
     ) -> Iterator[PromptStates]:
         """Pages of prompt states (the service chooses the page size when 0); `timeout_seconds` is per page.
 
-        `prompt_ids` asks for exactly these, in order; an unknown one raises `NotFoundError`.
+        `prompt_ids` asks for exactly these, in order; an unknown one raises `NotFoundError`. `order_by` names a
+        column (pass_rate, pass_rate_stddev, visits, rollouts, last_policy_version), " desc" after it turns it round.
         """
         request = prompt_states_request(
             curriculum_id,
@@ -298,6 +300,7 @@ class CurriculumCalls:
             min_pass_rate=min_pass_rate,
             max_pass_rate=max_pass_rate,
             id_contains=id_contains,
+            order_by=order_by,
             page_size=page_size,
             min_revision=min_revision,
         )
@@ -312,6 +315,27 @@ class CurriculumCalls:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    def prompt_history(
+        self,
+        curriculum_id: str,
+        prompt_id: str,
+        *,
+        most_visits: int = 0,
+        min_revision: str = "",
+        timeout_seconds: float | None = None,
+    ) -> pb.GetPromptHistoryResponse:
+        """One prompt's visits as far back as the log goes: predictions, quotas, rewards.
+
+        The newest `most_visits` of them; 0 leaves it to the service.
+        """
+        request = pb.GetPromptHistoryRequest(
+            curriculum_id=curriculum_id,
+            prompt_id=prompt_id,
+            most_visits=most_visits,
+            min_revision=min_revision,
+        )
+        return self._connection.call(self._stub.GetPromptHistory, request, self._patience(timeout_seconds))
 
     def summary(
         self,

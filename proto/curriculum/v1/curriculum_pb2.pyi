@@ -148,6 +148,38 @@ ACTION_DROP: Action.ValueType  # 3
 """Do not train on it."""
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
+class _VisitStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VisitStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VISIT_STATUS_UNSPECIFIED: _VisitStatus.ValueType  # 0
+    VISIT_STATUS_OPEN: _VisitStatus.ValueType  # 1
+    """The batch is out, the prompt not reported in full."""
+    VISIT_STATUS_REPORTED: _VisitStatus.ValueType  # 2
+    """Rollouts came back, and the batch is over or wants no more of the prompt."""
+    VISIT_STATUS_EXPIRED: _VisitStatus.ValueType  # 3
+    """The batch expired or was given back before anything came."""
+    VISIT_STATUS_RELEASED: _VisitStatus.ValueType  # 4
+    VISIT_STATUS_OUTSIDE: _VisitStatus.ValueType  # 5
+    """Rolled out outside any batch."""
+
+class VisitStatus(_VisitStatus, metaclass=_VisitStatusEnumTypeWrapper):
+    """How a visit stands."""
+
+VISIT_STATUS_UNSPECIFIED: VisitStatus.ValueType  # 0
+VISIT_STATUS_OPEN: VisitStatus.ValueType  # 1
+"""The batch is out, the prompt not reported in full."""
+VISIT_STATUS_REPORTED: VisitStatus.ValueType  # 2
+"""Rollouts came back, and the batch is over or wants no more of the prompt."""
+VISIT_STATUS_EXPIRED: VisitStatus.ValueType  # 3
+"""The batch expired or was given back before anything came."""
+VISIT_STATUS_RELEASED: VisitStatus.ValueType  # 4
+VISIT_STATUS_OUTSIDE: VisitStatus.ValueType  # 5
+"""Rolled out outside any batch."""
+Global___VisitStatus: _TypeAlias = VisitStatus  # noqa: Y015
+
 @_typing.final
 class Strategy(_message.Message):
     """How a curriculum estimates, chooses, allots and stops. Start from a `preset`
@@ -1479,10 +1511,16 @@ class ListPromptStatesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     page_size: _builtins.int
     page_token: _builtins.str
     min_revision: _builtins.str
+    order_by: _builtins.str
+    """Empty: the order in which prompts were added. Or pass_rate, pass_rate_stddev,
+    visits, rollouts, last_policy_version, ascending, or with " desc" descending;
+    pages are then cut from the state of their own moment.
+    """
     @_builtins.property
     def filter(self) -> Global___PromptFilter: ...
     def __init__(
@@ -1493,10 +1531,11 @@ class ListPromptStatesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         min_revision: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "filter", b"filter", "min_revision", b"min_revision", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "filter", b"filter", "min_revision", b"min_revision", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1579,6 +1618,172 @@ class ListPromptStatesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPromptStatesResponse: _TypeAlias = ListPromptStatesResponse  # noqa: Y015
+
+@_typing.final
+class GetPromptHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRICULUM_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_ID_FIELD_NUMBER: _builtins.int
+    MOST_VISITS_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    curriculum_id: _builtins.str
+    prompt_id: _builtins.str
+    most_visits: _builtins.int
+    """The newest so many; 0 means 200, at most 1000."""
+    min_revision: _builtins.str
+    def __init__(
+        self,
+        *,
+        curriculum_id: _builtins.str = ...,
+        prompt_id: _builtins.str = ...,
+        most_visits: _builtins.int = ...,
+        min_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "min_revision", b"min_revision", "most_visits", b"most_visits", "prompt_id", b"prompt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromptHistoryRequest: _TypeAlias = GetPromptHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetPromptHistoryResponse(_message.Message):
+    """One entry per visit, oldest first. A visit is one batch that holds the prompt, or
+    one report of it outside any batch.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_ID_FIELD_NUMBER: _builtins.int
+    TIMES_SECONDS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    LEASE_IDS_FIELD_NUMBER: _builtins.int
+    TRAINER_IDS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSIONS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    PASS_RATES_FIELD_NUMBER: _builtins.int
+    PASS_RATE_STDDEVS_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    SUCCESSES_FIELD_NUMBER: _builtins.int
+    MEAN_REWARDS_FIELD_NUMBER: _builtins.int
+    REPORT_TIMES_SECONDS_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    FROM_TIME_SECONDS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_COUNTED_FIELD_NUMBER: _builtins.int
+    VISITS_FOUND_FIELD_NUMBER: _builtins.int
+    EVENTS_READ_FIELD_NUMBER: _builtins.int
+    UNATTRIBUTED_REPORTS_FIELD_NUMBER: _builtins.int
+    prompt_id: _builtins.str
+    from_revision: _builtins.str
+    """Where the log begins now: what was before is not told. Empty: with the curriculum."""
+    from_time_seconds: _builtins.float
+    revision: _builtins.str
+    """Up to which revision it was read."""
+    rollouts_counted: _builtins.int
+    """Rollouts of the prompt counted as outcomes since the curriculum began: more than
+    the outcomes above when some are older than the log.
+    """
+    visits_found: _builtins.int
+    """Visits that the log tells of, those left out beyond most_visits included."""
+    events_read: _builtins.int
+    unattributed_reports: _builtins.int
+    """Reports for batches granted before the log begins: whether they held the prompt
+    cannot be known.
+    """
+    @_builtins.property
+    def times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """When the batch was granted; of visits outside any, when they were reported."""
+
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty outside any batch."""
+
+    @_builtins.property
+    def trainer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """That the batch was asked for with."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___Source.ValueType]: ...
+    @_builtins.property
+    def pass_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Posterior when the batch was drawn; NaN outside any."""
+
+    @_builtins.property
+    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Granted in the first round."""
+
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Reported, whatever became of them."""
+
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of these, rollouts with a status and a reward that can count."""
+
+    @_builtins.property
+    def successes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Outcomes above the success threshold of the strategy in force now."""
+
+    @_builtins.property
+    def mean_rewards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of the outcomes; NaN without any."""
+
+    @_builtins.property
+    def report_times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """When the last report of the visit came; NaN while none has."""
+
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___VisitStatus.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        prompt_id: _builtins.str = ...,
+        times_seconds: _abc.Iterable[_builtins.float] | None = ...,
+        revisions: _abc.Iterable[_builtins.str] | None = ...,
+        lease_ids: _abc.Iterable[_builtins.str] | None = ...,
+        trainer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        policy_versions: _abc.Iterable[_builtins.int] | None = ...,
+        sources: _abc.Iterable[Global___Source.ValueType] | None = ...,
+        pass_rates: _abc.Iterable[_builtins.float] | None = ...,
+        pass_rate_stddevs: _abc.Iterable[_builtins.float] | None = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        quotas: _abc.Iterable[_builtins.int] | None = ...,
+        rollouts: _abc.Iterable[_builtins.int] | None = ...,
+        outcomes: _abc.Iterable[_builtins.int] | None = ...,
+        successes: _abc.Iterable[_builtins.int] | None = ...,
+        mean_rewards: _abc.Iterable[_builtins.float] | None = ...,
+        report_times_seconds: _abc.Iterable[_builtins.float] | None = ...,
+        statuses: _abc.Iterable[Global___VisitStatus.ValueType] | None = ...,
+        from_revision: _builtins.str = ...,
+        from_time_seconds: _builtins.float = ...,
+        revision: _builtins.str = ...,
+        rollouts_counted: _builtins.int = ...,
+        visits_found: _builtins.int = ...,
+        events_read: _builtins.int = ...,
+        unattributed_reports: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_read", b"events_read", "from_revision", b"from_revision", "from_time_seconds", b"from_time_seconds", "lease_ids", b"lease_ids", "mean_rewards", b"mean_rewards", "outcomes", b"outcomes", "pass_rate_stddevs", b"pass_rate_stddevs", "pass_rates", b"pass_rates", "policy_versions", b"policy_versions", "probabilities", b"probabilities", "prompt_id", b"prompt_id", "quotas", b"quotas", "report_times_seconds", b"report_times_seconds", "revision", b"revision", "revisions", b"revisions", "rollouts", b"rollouts", "rollouts_counted", b"rollouts_counted", "sources", b"sources", "statuses", b"statuses", "successes", b"successes", "times_seconds", b"times_seconds", "trainer_ids", b"trainer_ids", "unattributed_reports", b"unattributed_reports", "visits_found", b"visits_found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromptHistoryResponse: _TypeAlias = GetPromptHistoryResponse  # noqa: Y015
 
 @_typing.final
 class Histogram(_message.Message):
@@ -1806,6 +2011,7 @@ class ClusterSummary(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     MIXED_GROUPS_FIELD_NUMBER: _builtins.int
     ROLLOUTS_FIELD_NUMBER: _builtins.int
+    RECENT_SHARE_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     prompts: _builtins.int
     pass_rate: _builtins.float
@@ -1813,6 +2019,10 @@ class ClusterSummary(_message.Message):
     groups: _builtins.int
     mixed_groups: _builtins.int
     rollouts: _builtins.int
+    recent_share: _builtins.float
+    """Share of the rollouts that the last batches granted (up to 64 of them); NaN before
+    the first.
+    """
     def __init__(
         self,
         *,
@@ -1822,10 +2032,11 @@ class ClusterSummary(_message.Message):
         groups: _builtins.int = ...,
         mixed_groups: _builtins.int = ...,
         rollouts: _builtins.int = ...,
+        recent_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "groups", b"groups", "mixed_groups", b"mixed_groups", "pass_rate", b"pass_rate", "prompts", b"prompts", "rollouts", b"rollouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "groups", b"groups", "mixed_groups", b"mixed_groups", "pass_rate", b"pass_rate", "prompts", b"prompts", "recent_share", b"recent_share", "rollouts", b"rollouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1907,6 +2118,51 @@ class QuotaProfile(_message.Message):
 Global___QuotaProfile: _TypeAlias = QuotaProfile  # noqa: Y015
 
 @_typing.final
+class Uncertainty(_message.Message):
+    """How sure the estimates are: standard deviations of the prompts' own posteriors, as
+    evidence was last written. A spread over [0, 1] without any evidence has 0.289.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    MEAN_STDDEV_FIELD_NUMBER: _builtins.int
+    UNSEEN_STDDEV_FIELD_NUMBER: _builtins.int
+    MEAN_STDDEVS_FIELD_NUMBER: _builtins.int
+    mean_stddev: _builtins.float
+    """Mean over these, NaN without any; and that of a prompt never rolled out."""
+    unseen_stddev: _builtins.float
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """bins + 1 edges over [0, 0.3]; what lies above is in the last bin."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Prompts rolled out at least once."""
+
+    @_builtins.property
+    def mean_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """One entry per bin of the difficulty histogram: the mean there; NaN where no prompt is."""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        mean_stddev: _builtins.float = ...,
+        unseen_stddev: _builtins.float = ...,
+        mean_stddevs: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "edges", b"edges", "mean_stddev", b"mean_stddev", "mean_stddevs", b"mean_stddevs", "unseen_stddev", b"unseen_stddev"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Uncertainty: _TypeAlias = Uncertainty  # noqa: Y015
+
+@_typing.final
 class Summary(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1941,6 +2197,8 @@ class Summary(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     ESTIMATORS_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    LAG_SECONDS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     revision: _builtins.str
     policy_version: _builtins.int
@@ -1971,6 +2229,10 @@ class Summary(_message.Message):
     """True when the log could not be reached and this is the last known state."""
     completion_tokens: _builtins.int
     """As far as trainers reported lengths."""
+    lag_seconds: _builtins.float
+    """For how long this replica may have missed what others append to the log; 0 when it
+    has just seen its end.
+    """
     @_builtins.property
     def difficulty_histogram(self) -> Global___Histogram: ...
     @_builtins.property
@@ -1989,6 +2251,8 @@ class Summary(_message.Message):
     def estimators(self) -> _containers.RepeatedCompositeFieldContainer[Global___EstimatorCalibration]:
         """Of every estimator that was in force lately, the present one last."""
 
+    @_builtins.property
+    def uncertainty(self) -> Global___Uncertainty: ...
     def __init__(
         self,
         *,
@@ -2023,10 +2287,12 @@ class Summary(_message.Message):
         stale: _builtins.bool = ...,
         completion_tokens: _builtins.int = ...,
         estimators: _abc.Iterable[Global___EstimatorCalibration] | None = ...,
+        uncertainty: Global___Uncertainty | None = ...,
+        lag_seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "lag_seconds", b"lag_seconds", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

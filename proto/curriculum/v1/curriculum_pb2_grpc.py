@@ -129,6 +129,11 @@ class CurriculumServiceStub:
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesRequest.SerializeToString,
                 response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesResponse.FromString,
                 _registered_method=True)
+        self.GetPromptHistory = channel.unary_unary(
+                '/curriculum.v1.CurriculumService/GetPromptHistory',
+                request_serializer=curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryRequest.SerializeToString,
+                response_deserializer=curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryResponse.FromString,
+                _registered_method=True)
         self.GetSummary = channel.unary_unary(
                 '/curriculum.v1.CurriculumService/GetSummary',
                 request_serializer=curriculum_dot_v1_dot_curriculum__pb2.GetSummaryRequest.SerializeToString,
@@ -287,6 +292,14 @@ class CurriculumServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPromptHistory(self, request, context):
+        """One prompt's visits, as far back as the log goes: what was predicted, what was
+        granted, what came back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSummary(self, request, context):
         """Aggregates for a dashboard.
         """
@@ -398,6 +411,11 @@ def add_CurriculumServiceServicer_to_server(servicer, server):
                     servicer.ListPromptStates,
                     request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesRequest.FromString,
                     response_serializer=curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesResponse.SerializeToString,
+            ),
+            'GetPromptHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromptHistory,
+                    request_deserializer=curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryRequest.FromString,
+                    response_serializer=curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryResponse.SerializeToString,
             ),
             'GetSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSummary,
@@ -923,6 +941,33 @@ class CurriculumService:
             '/curriculum.v1.CurriculumService/ListPromptStates',
             curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesRequest.SerializeToString,
             curriculum_dot_v1_dot_curriculum__pb2.ListPromptStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromptHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/curriculum.v1.CurriculumService/GetPromptHistory',
+            curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryRequest.SerializeToString,
+            curriculum_dot_v1_dot_curriculum__pb2.GetPromptHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

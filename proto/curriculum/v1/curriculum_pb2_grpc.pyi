@@ -93,6 +93,10 @@ class CurriculumServiceStub:
     """Folds the recorded log under other strategies and compares them. Changes nothing."""
     ListPromptStates: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]
     """Pages through the state of the prompts."""
+    GetPromptHistory: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.GetPromptHistoryRequest, _curriculum_pb2.GetPromptHistoryResponse]
+    """One prompt's visits, as far back as the log goes: what was predicted, what was
+    granted, what came back.
+    """
     GetSummary: _grpc.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]
     """Aggregates for a dashboard."""
     WatchSummary: _grpc.UnaryStreamMultiCallable[_curriculum_pb2.WatchSummaryRequest, _curriculum_pb2.WatchSummaryResponse]
@@ -154,6 +158,10 @@ class CurriculumServiceAsyncStub(CurriculumServiceStub):
     """Folds the recorded log under other strategies and compares them. Changes nothing."""
     ListPromptStates: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.ListPromptStatesRequest, _curriculum_pb2.ListPromptStatesResponse]  # type: ignore[assignment]
     """Pages through the state of the prompts."""
+    GetPromptHistory: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.GetPromptHistoryRequest, _curriculum_pb2.GetPromptHistoryResponse]  # type: ignore[assignment]
+    """One prompt's visits, as far back as the log goes: what was predicted, what was
+    granted, what came back.
+    """
     GetSummary: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.GetSummaryRequest, _curriculum_pb2.GetSummaryResponse]  # type: ignore[assignment]
     """Aggregates for a dashboard."""
     WatchSummary: _aio.UnaryStreamMultiCallable[_curriculum_pb2.WatchSummaryRequest, _curriculum_pb2.WatchSummaryResponse]  # type: ignore[assignment]
@@ -326,6 +334,16 @@ class CurriculumServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_curriculum_pb2.ListPromptStatesResponse, _abc.Awaitable[_curriculum_pb2.ListPromptStatesResponse]]:
         """Pages through the state of the prompts."""
+
+    @_abc_1.abstractmethod
+    def GetPromptHistory(
+        self,
+        request: _curriculum_pb2.GetPromptHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_curriculum_pb2.GetPromptHistoryResponse, _abc.Awaitable[_curriculum_pb2.GetPromptHistoryResponse]]:
+        """One prompt's visits, as far back as the log goes: what was predicted, what was
+        granted, what came back.
+        """
 
     @_abc_1.abstractmethod
     def GetSummary(
