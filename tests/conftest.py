@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 # Imported early: its plugin would else do so at the very end, deep in the stack, where the parser of
 # CPython 3.11 now and then fails with "AST constructor recursion depth mismatch".
-import hypothesis  # noqa: F401
+import hypothesis
 import pytest
 
 from sampler_service.config import ServiceConfig
@@ -15,6 +15,10 @@ from sampler_service.log import LogClient, RedisSettings
 from tests.host_programs import in_ci, missing_programs, needs
 from tests.redis_servers import RedisServer, binary_of, redis_binary, running_server, valkey_binary
 from tests.service_process import RunningService, running_service
+
+# How long an example takes says something about the machine only.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_report_header() -> list[str]:

@@ -6,7 +6,8 @@ CurriculumError
 ├── NotFound            (LookupError)  it names something that is not there
 ├── AlreadyExists       (ValueError)   it makes something that is there
 ├── Exhausted           (RuntimeError) nothing is left to give right now
-└── Aborted             (RuntimeError) somebody else was faster; ask again
+├── Aborted             (RuntimeError) somebody else was faster; ask again
+└── Unavailable         (RuntimeError) another replica may know, this one cannot
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "FailedPrecondition",
     "InvalidArgument",
     "NotFound",
+    "Unavailable",
     "from_refusal",
 ]
 
@@ -85,6 +87,12 @@ class Aborted(CurriculumError, RuntimeError):
     """Somebody else was faster: the same request may succeed when sent again, unless it names an etag."""
 
     code = 10
+
+
+class Unavailable(CurriculumError, RuntimeError):
+    """This replica cannot serve the curriculum; one of another release may."""
+
+    code = 14
 
 
 _BY_CODE: dict[int, type[CurriculumError]] = {

@@ -23,6 +23,7 @@ from sampler_service.curriculum.errors import (
     InvalidArgument,
     NotFound,
 )
+from sampler_service.curriculum.fold_version import known_version, readable_strategy
 from sampler_service.curriculum.history import FINE_BINS
 from sampler_service.curriculum.sources import COLD_START, CONTINUATION, REFERENCE
 from sampler_service.curriculum.state import CurriculumState
@@ -39,12 +40,14 @@ def create_state(event: log_pb2.Event, revision: str, millis: int) -> Curriculum
     """The state after a log's first event.
 
     Raises:
-        InvalidArgument: the event does not create a curriculum, or its strategy is not valid here.
+        InvalidArgument: the event does not create a curriculum.
+        Unavailable: a newer release wrote it.
     """
     if event.WhichOneof("event") != "curriculum_created":
         raise InvalidArgument("NOT_CREATED", "The log does not begin with the creation of a curriculum.")
     created = event.curriculum_created
-    state = CurriculumState(created.curriculum_id, Strategy.from_json(created.strategy_json), created.preset)
+    state = CurriculumState(created.curriculum_id, readable_strategy(created.strategy_json), created.preset)
+    state.fold_version = known_version(created.fold_version)
     state.revision = revision
     state.created_millis = state.millis = millis
     state.requests.remember(event.request_id, event.fingerprint, log_pb2.Outcome(revision=revision))
@@ -283,6 +286,8 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
     state = machine.state
     before = state.strategy
     state.set_strategy(Strategy.from_json(event.strategy_json), event.preset)
+    # Never back: an older release that goes on using the log has folded with the newer one by now.
+    state.fold_version = max(state.fold_version, event.fold_version)
     # What one model remembers says nothing to another.
     if state.strategy.estimator.shared_evidence != before.estimator.shared_evidence:
         state.memory = {}
@@ -410,6 +415,7 @@ def adopt_checkpoint(kept: CurriculumState, present: CurriculumState) -> Curricu
     kept.checkpoints = present.checkpoints
     kept.epoch = present.epoch + 1
     kept.created_millis = present.created_millis
+    kept.fold_version = present.fold_version
     return kept
 
 

@@ -13,6 +13,7 @@ from curriculum.v1.log_pb2 import SnapshotColumn
 from sampler_service.curriculum.arrays import from_json_array, to_json_array
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.due import DueBook
+from sampler_service.curriculum.fold_version import known_version, readable_strategy
 from sampler_service.curriculum.history import FINE_BINS, History
 from sampler_service.curriculum.leases import LeaseBook
 from sampler_service.curriculum.request_memory import RequestMemory
@@ -35,6 +36,8 @@ class CurriculumState:
         self.set_strategy(strategy, preset)
         self.revision = ""
         self.created_millis = 0
+        self.fold_version = 1
+        """The arithmetic in force; see `fold_version`."""
         self.millis = 0
         """Time of the last event."""
         self.epoch = 0
@@ -160,6 +163,7 @@ class CurriculumState:
         scalars = (
             "curriculum_id", "strategy_json", "preset", "revision", "created_millis", "millis", "epoch",
             "policy_version", "iteration", "visits", "in_flight", "unseen", "cluster_names", "checkpoints",
+            "fold_version",
         )  # fmt: skip
         arrays: dict[str, NDArray[Any]] = {
             "state.meta": to_json_array({name: getattr(self, name) for name in scalars}),
@@ -182,6 +186,9 @@ class CurriculumState:
 
         Args:
             away: columns of a snapshot that were not loaded: embeddings, which stay away.
+
+        Raises:
+            Unavailable: it was folded by a newer release.
         """
 
         def under(prefix: str) -> dict[str, NDArray[Any]]:
@@ -190,7 +197,8 @@ class CurriculumState:
 
         own = under("state")
         meta = from_json_array(own["meta"])
-        state = cls(meta["curriculum_id"], Strategy.from_json(meta.pop("strategy_json")), meta["preset"])
+        known_version(meta.get("fold_version", 1))
+        state = cls(meta["curriculum_id"], readable_strategy(meta.pop("strategy_json")), meta["preset"])
         for name, value in meta.items():
             setattr(state, name, value)
         state.movement = np.array(own["movement"])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import structlog
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, from_refusal
+from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, Unavailable, from_refusal
+from sampler_service.curriculum.fold_version import require_foldable
 from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, adopt_import, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
@@ -82,6 +83,8 @@ class FoldedLog:
         self.snapshot_bytes = 0
         self._complete_until = time.monotonic()
         self._position = START
+        self._stopped_at = ""
+        """Revision of an event that only a newer release can fold."""
         self._machine: CurriculumMachine | None = None
         self._pending: list[_Pending] = []
         self._indexing = asyncio.Lock()
@@ -334,6 +337,7 @@ class FoldedLog:
 
     async def _fold(self, event: log_pb2.Event, revision: str, size: int) -> log_pb2.Outcome:
         started = time.perf_counter()
+        self._require_foldable(event, revision)
         millis = revision_millis(revision)
         self.events_folded += 1
         self.events_since_snapshot += 1
@@ -363,6 +367,21 @@ class FoldedLog:
         self.fold_seconds += time.perf_counter() - started
         return outcome
 
+    def _require_foldable(self, event: log_pb2.Event, revision: str) -> None:
+        """Folding stops before what only a newer release understands: state must stay the fold of the log."""
+        try:
+            require_foldable(event)
+        except Unavailable as error:
+            if self._stopped_at != revision:
+                _log.error(
+                    "this release cannot fold on",
+                    curriculum_id=self.curriculum_id,
+                    revision=revision,
+                    why=error.message,
+                )
+            self._stopped_at = revision
+            raise
+
     async def _begin(self, event: log_pb2.Event, revision: str, millis: int) -> CurriculumState:
         """The state after the log's first event."""
         if event.WhichOneof("event") != "curriculum_imported":
@@ -372,11 +391,7 @@ class FoldedLog:
 
     async def _prepare_strategy(self, event: log_pb2.Event) -> None:
         """Loads what the new strategy reads and the present one did not."""
-        try:
-            strategy = Strategy.from_json(event.strategy_updated.strategy_json)
-        except CurriculumError:
-            return
-        if strategy.uses_embeddings:
+        if Strategy.from_json(event.strategy_updated.strategy_json).uses_embeddings:
             await bring_embeddings(self.store, self.state)
 
     async def _go_back(self, event: log_pb2.Event) -> None:

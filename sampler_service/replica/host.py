@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.log import LogClient, LogError
 from sampler_service.replica.calls.administration import AdministrationCalls
 from sampler_service.replica.calls.batches import BatchCalls
@@ -56,7 +57,7 @@ class ReplicaHost(AdministrationCalls, PromptCalls, BatchCalls, CheckpointCalls,
             if replica.events_since_snapshot and not replica.gone:
                 try:
                     await take_snapshot(replica)
-                except LogError as error:
+                except (LogError, CurriculumError) as error:
                     _log.warning("no final snapshot", curriculum_id=replica.curriculum_id, why=str(error))
 
     async def ready(self) -> tuple[bool, str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.log import LogClient, LogError
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.memory import estimated_bytes
@@ -191,7 +192,7 @@ class LoadedCurricula:
             used = replica.used
             try:
                 await take_snapshot(replica)
-            except LogError as error:
+            except (LogError, CurriculumError) as error:
                 _log.debug("kept in memory", curriculum_id=replica.curriculum_id, why=str(error))
                 return False
             if replica.used != used or not self._may_go(replica):

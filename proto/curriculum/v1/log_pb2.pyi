@@ -108,20 +108,24 @@ class CurriculumCreated(_message.Message):
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     STRATEGY_JSON_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
+    FOLD_VERSION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     strategy_json: _builtins.str
     """The resolved strategy as canonical JSON."""
     preset: _builtins.str
+    fold_version: _builtins.int
+    """The arithmetic that folds this log; 0 is 1. A release that does not know it stops here."""
     def __init__(
         self,
         *,
         curriculum_id: _builtins.str = ...,
         strategy_json: _builtins.str = ...,
         preset: _builtins.str = ...,
+        fold_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "preset", b"preset", "strategy_json", b"strategy_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "fold_version", b"fold_version", "preset", b"preset", "strategy_json", b"strategy_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,20 +163,24 @@ class StrategyUpdated(_message.Message):
     STRATEGY_JSON_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FOLD_VERSION_FIELD_NUMBER: _builtins.int
     strategy_json: _builtins.str
     preset: _builtins.str
     etag: _builtins.str
     """When not empty, must equal the etag in force."""
+    fold_version: _builtins.int
+    """In force from here on, unless it is older than what was."""
     def __init__(
         self,
         *,
         strategy_json: _builtins.str = ...,
         preset: _builtins.str = ...,
         etag: _builtins.str = ...,
+        fold_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "preset", b"preset", "strategy_json", b"strategy_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "fold_version", b"fold_version", "preset", b"preset", "strategy_json", b"strategy_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

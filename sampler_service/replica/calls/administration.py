@@ -11,6 +11,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.combinations import check_pool
 from sampler_service.curriculum.errors import Aborted, AlreadyExists, CurriculumError, InvalidArgument
+from sampler_service.curriculum.fold_version import FOLD_VERSION
 from sampler_service.log import LogExistsError
 from sampler_service.replica.allocator import give_back_memory
 from sampler_service.replica.answers import curriculum_message
@@ -38,7 +39,10 @@ class AdministrationCalls(CurriculumCalls):
             request_id=request.request_id,
             fingerprint=fingerprint(request),
             curriculum_created=log_pb2.CurriculumCreated(
-                curriculum_id=request.curriculum_id, strategy_json=strategy.to_json(), preset=preset
+                curriculum_id=request.curriculum_id,
+                strategy_json=strategy.to_json(),
+                preset=preset,
+                fold_version=FOLD_VERSION,
             ),
         )
         duplicate = False
@@ -133,6 +137,7 @@ class AdministrationCalls(CurriculumCalls):
                 strategy_json=strategy.to_json(),
                 preset=request.strategy.preset or "frontier",
                 etag=request.etag,
+                fold_version=FOLD_VERSION,
             ),
         )
         replica = await self._reading(request.curriculum_id)
