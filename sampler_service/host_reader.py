@@ -1,17 +1,24 @@
-"""The host as the dashboard reads it."""
+"""The host as the dashboard reads it, and the little that it writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
+
+import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.access import current_principal
+from sampler_service.curriculum.presets import PRESETS
+from sampler_service.curriculum.strategy import resolve
 from sampler_service.dashboard import ReadError
 from sampler_service.replica import ReplicaHost
+from sampler_service.replica.requests import strategy_to_message
 from sampler_service.rpc.errors import describe
 
-__all__ = ["HostReader"]
+__all__ = ["HostReader", "HostWriter"]
+
+_log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -42,6 +49,15 @@ class HostReader:
         """One page of prompt states that pass the request's filter."""
         return await _translated(self._host.list_prompt_states(request))
 
+    async def prompt_history(
+        self, curriculum_id: str, prompt_id: str, most_visits: int
+    ) -> pb.GetPromptHistoryResponse:
+        """One prompt's visits, as far back as the log goes."""
+        request = pb.GetPromptHistoryRequest(
+            curriculum_id=curriculum_id, prompt_id=prompt_id, most_visits=most_visits
+        )
+        return await _translated(self._host.get_prompt_history(request))
+
     async def ready(self) -> tuple[bool, str]:
         """Whether the log can be reached, the replica does not lag, and the service is not about to stop."""
         if self._is_draining():
@@ -49,9 +65,37 @@ class HostReader:
         return await self._host.ready()
 
 
+class HostWriter:
+    """Puts strategies in force for the dashboard, and says in the log who did."""
+
+    def __init__(self, host: ReplicaHost) -> None:
+        self._host = host
+
+    async def update_strategy(self, request: pb.UpdateCurriculumRequest) -> pb.Curriculum:
+        """The same event as UpdateCurriculum's, with the same refusals."""
+        answer = await _translated(self._host.update_curriculum(request))
+        principal = current_principal.get()
+        _log.info(
+            "strategy changed",
+            caller=principal.name,
+            role=str(principal.role),
+            curriculum_id=request.curriculum_id,
+            preset=answer.curriculum.strategy.preset,
+            etag_before=request.etag,
+            etag=answer.curriculum.etag,
+            revision=answer.curriculum.revision,
+            duplicate=answer.duplicate,
+        )
+        return answer.curriculum
+
+    def presets(self) -> Mapping[str, pb.Strategy]:
+        """Named strategies, every part spelt out."""
+        return {name: strategy_to_message(resolve(name, {}), name) for name in PRESETS}
+
+
 async def _translated(answer: Coroutine[Any, Any, Answer]) -> Answer:
     try:
         return await answer
     except Exception as error:
         refusal = describe(error)
-        raise ReadError(refusal.code, refusal.reason, refusal.message) from error
+        raise ReadError(refusal.code, refusal.reason, refusal.message, refusal.field) from error

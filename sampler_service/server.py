@@ -22,7 +22,7 @@ from sampler_service import tracing
 from sampler_service.access import Gate, TokenFileError
 from sampler_service.config import ServiceConfig, is_loopback, unknown_variables
 from sampler_service.dashboard import DashboardServer, create_app
-from sampler_service.host_reader import HostReader
+from sampler_service.host_reader import HostReader, HostWriter
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
 from sampler_service.logs import configure_logging
 from sampler_service.metrics_exchange import MetricsExchange
@@ -131,6 +131,7 @@ class Service:
         if config.http_port >= 0:
             app = create_app(
                 HostReader(self.host, self._is_draining),
+                writer=HostWriter(self.host),
                 metrics_registry=self.registry,
                 gather_metrics=gather,
                 gate=gate,

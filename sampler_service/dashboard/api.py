@@ -1,6 +1,6 @@
-"""The read API under /api/v1: requests into reader calls, proto messages into JSON or CSV."""
+"""The read API under /api/v1: requests into reader calls, proto messages into JSON."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
@@ -20,8 +20,17 @@ Bins = Annotated[
     int, Query(ge=0, le=MAX_BINS, description="Bins of the histograms; 0: the service's default.")
 ]
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)]
+PromptId = Annotated[str, Query(max_length=4096)]
+MostVisits = Annotated[int, Query(ge=0, le=1000, description="The newest so many; 0: the service's default.")]
 PassRate = Annotated[float | None, Query(ge=0, le=1)]
-TableName = Literal["calibration", "clusters", "estimators", "histogram", "history", "quota_profile"]
+Order = Annotated[
+    str,
+    Query(
+        max_length=64,
+        description="pass_rate, pass_rate_stddev, visits, rollouts or last_policy_version; "
+        "' desc' after it turns it round.",
+    ),
+]
 
 
 def prompt_filter(
@@ -75,23 +84,28 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
 
     @router.get("/curricula/{curriculum_id}/prompts", responses=answers(pb.ListPromptStatesResponse))
     async def list_prompts(
-        curriculum_id: str, where: Filter, page_size: PageSize = 50, page_token: str = ""
+        curriculum_id: str,
+        where: Filter,
+        page_size: PageSize = 50,
+        page_token: str = "",
+        order_by: Order = "",
     ) -> Response:
         """One page of prompt states that pass the filter, as columns."""
         request = pb.ListPromptStatesRequest(
-            curriculum_id=curriculum_id, filter=where, page_size=page_size, page_token=page_token
+            curriculum_id=curriculum_id,
+            filter=where,
+            page_size=page_size,
+            page_token=page_token,
+            order_by=order_by,
         )
         return _json(encode_message(await reader.prompt_states(request)))
 
-    @router.get("/curricula/{curriculum_id}/prompts.csv", responses=answers(None, "text/csv"))
-    async def download_prompts(curriculum_id: str, where: Filter) -> StreamingResponse:
-        """All prompt states that pass the filter, as CSV."""
-        request = pb.ListPromptStatesRequest(
-            curriculum_id=curriculum_id, filter=where, page_size=tables.PAGE_SIZE
-        )
-        first = await reader.prompt_states(request)
-        rows = tables.prompts_csv(reader, request, first)
-        return StreamingResponse(rows, media_type="text/csv", headers=_attachment("prompts.csv"))
+    @router.get("/curricula/{curriculum_id}/prompt-history", responses=answers(pb.GetPromptHistoryResponse))
+    async def get_prompt_history(
+        curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0
+    ) -> Response:
+        """One prompt's visits, as far back as the log goes."""
+        return _json(encode_message(await reader.prompt_history(curriculum_id, prompt_id, most_visits)))
 
     @router.get("/curricula/{curriculum_id}/prompts/{prompt_id:path}", responses=answers(None))
     async def get_prompt(curriculum_id: str, prompt_id: str) -> Response:
@@ -109,18 +123,8 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
             row[name] = values[0] if isinstance(values, list) and values else None
         return _json(row)
 
-    @router.get("/curricula/{curriculum_id}/tables/{table}.csv", responses=answers(None, "text/csv"))
-    async def download_table(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
-        """One part of the summary as CSV."""
-        text = tables.write_csv(tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins)))
-        return Response(text, media_type="text/csv", headers=_attachment(f"{table}.csv"))
-
     return router
 
 
 def _json(value: object) -> Response:
     return Response(dump_json(value), media_type="application/json", headers={"cache-control": "no-store"})
-
-
-def _attachment(filename: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}

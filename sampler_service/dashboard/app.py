@@ -14,15 +14,17 @@ from starlette.types import Scope
 
 from sampler_service.access import AuthSettings, Gate
 from sampler_service.dashboard.api import create_router
+from sampler_service.dashboard.downloads import create_downloads
 from sampler_service.dashboard.encoding import dump_json
 from sampler_service.dashboard.errors import install_error_handlers
 from sampler_service.dashboard.guard import Guard
-from sampler_service.dashboard.reader import CurriculumReader
+from sampler_service.dashboard.reader import CurriculumReader, StrategyWriter
 from sampler_service.dashboard.security import SecurityHeaders
 from sampler_service.dashboard.session import create_session_router
 from sampler_service.dashboard.settings import HttpSettings
 from sampler_service.dashboard.stream import SummaryFeeds
 from sampler_service.dashboard.telemetry import Telemetry
+from sampler_service.dashboard.writes import create_writes
 
 STATIC_DIR = Path(__file__).parent / "static"
 
@@ -39,6 +41,7 @@ class _Static(StaticFiles):
 def create_app(
     reader: CurriculumReader,
     *,
+    writer: StrategyWriter | None = None,
     metrics_registry: CollectorRegistry | None = None,
     gather_metrics: Callable[[], Awaitable[CollectorRegistry]] | None = None,
     gate: Gate | None = None,
@@ -47,7 +50,7 @@ def create_app(
     stream_interval_seconds: float = 1.0,
     stream_heartbeat_seconds: float = 15.0,
 ) -> FastAPI:
-    """The dashboard over `reader`.
+    """The dashboard over `reader`; without a `writer` it changes nothing.
 
     `metrics_registry` is what /metrics exposes (the process's default registry when None), unless
     `gather_metrics` fetches it anew for each request, from several processes. Without a `gate` everybody may
@@ -57,7 +60,7 @@ def create_app(
     """
     app = FastAPI(
         title="Curriculum sampler",
-        summary="Read API of the dashboard.",
+        summary="The dashboard's API: reads, and the strategy.",
         version=_version(),
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # FastAPI's own pages load scripts from another host.
@@ -80,6 +83,9 @@ def create_app(
     install_error_handlers(app)
     app.include_router(create_session_router(gate, settings))
     app.include_router(create_router(reader, feeds))
+    app.include_router(create_downloads(reader))
+    if writer is not None:
+        app.include_router(create_writes(writer))
     registry = metrics_registry if metrics_registry is not None else REGISTRY
     _add_probes(app, reader, registry, gather_metrics)
     _add_page(app)
@@ -112,7 +118,9 @@ def _add_probes(
 
 def _add_page(app: FastAPI) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route("/compare", methods=["GET", "HEAD"], include_in_schema=False)
     @app.api_route("/c/{curriculum_id}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route("/c/{curriculum_id}/prompt", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC_DIR / "index.html", headers={"cache-control": "no-cache"})
 

@@ -37,15 +37,16 @@ _KNOWN_STATUSES = {
 }
 
 
-def error_body(code: str, reason: str, message: str) -> dict[str, object]:
-    """The JSON shape of every refusal."""
-    return {"error": {"code": code, "reason": reason, "message": message}}
+def error_body(code: str, reason: str, message: str, field: str = "") -> dict[str, object]:
+    """The JSON shape of every refusal; `field` is there when one is to blame."""
+    error = {"code": code, "reason": reason, "message": message}
+    return {"error": error | ({"field": field} if field else {})}
 
 
 def body_of(error: ReadError) -> dict[str, object]:
-    """The JSON shape of a refused read."""
+    """The JSON shape of a refused read or write."""
     _, name = HTTP_STATUS_OF_CODE.get(error.code, (500, "UNKNOWN"))
-    return error_body(name, error.reason, error.message)
+    return error_body(name, error.reason, error.message, error.field)
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -30,7 +30,7 @@ from sampler_service.dashboard.settings import HttpSettings
 __all__ = ["OPEN_PATHS", "SESSION_PATH", "Guard", "cookie_name"]
 
 SESSION_PATH = "/api/v1/session"
-OPEN_PATHS = re.compile(r"/|/c/[^/]*|/static/.*|/healthz|/readyz|" + SESSION_PATH)
+OPEN_PATHS = re.compile(r"/|/compare|/c/[^/]*|/c/[^/]*/prompt|/static/.*|/healthz|/readyz|" + SESSION_PATH)
 """The page without its data, the probes, and signing in."""
 
 _ALL_CURRICULA = ("/metrics",)
@@ -89,7 +89,7 @@ class Guard:
         if self._gate.enabled and not is_open:
             authorization, from_cookie = _shown(headers, scope["scheme"] == "https")
             principal = self._gate.authenticate(authorization, (), address)
-            _require(principal, path)
+            _require(principal, scope["method"], path)
             current_principal.set(principal)
             caller = principal.name
         if scope["method"] not in _SAFE_METHODS and (from_cookie or not headers.get("authorization")):
@@ -141,9 +141,12 @@ def _shown(headers: Mapping[str, str], secure: bool) -> tuple[str, bool]:
     return (f"Bearer {morsel.value}", True) if morsel is not None and morsel.value else ("", False)
 
 
-def _require(principal: Principal, path: str) -> None:
+def _require(principal: Principal, method: str, path: str) -> None:
     one = _OF_ONE.fullmatch(path)
     principal.require(Role.READ, path, one[1] if one else "")
+    if method not in _SAFE_METHODS:
+        # What may be written here is what needs the role over gRPC too: the strategy.
+        principal.require(Role.ADMIN, f"{method} {path}")
     if path in _ALL_CURRICULA:
         principal.require_all_curricula(path)
 

@@ -20,7 +20,7 @@ _ERROR: Schema = {
     "properties": {
         "error": {
             "type": "object",
-            "properties": {name: {"type": "string"} for name in ("code", "reason", "message")},
+            "properties": {name: {"type": "string"} for name in ("code", "reason", "message", "field")},
             "required": ["code", "reason", "message"],
         }
     },

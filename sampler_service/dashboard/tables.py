@@ -65,9 +65,15 @@ def _quota_profile(summary: pb.Summary) -> Iterable[Sequence[object]]:
 
 
 def _clusters(summary: pb.Summary) -> Iterable[Sequence[object]]:
-    yield ("cluster", "prompts", "pass_rate", "groups", "mixed_groups", "rollouts")
+    yield ("cluster", "prompts", "pass_rate", "groups", "mixed_groups", "rollouts", "recent_share")
     for c in summary.clusters:
-        yield (c.cluster, c.prompts, c.pass_rate, c.groups, c.mixed_groups, c.rollouts)
+        yield (c.cluster, c.prompts, c.pass_rate, c.groups, c.mixed_groups, c.rollouts, c.recent_share)
+
+
+def _uncertainty(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    yield ("stddev_from", "stddev_to", "prompts")
+    uncertainty = summary.uncertainty
+    yield from zip(uncertainty.edges, uncertainty.edges[1:], uncertainty.counts, strict=False)
 
 
 SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = {
@@ -77,7 +83,35 @@ SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = 
     "histogram": _histogram,
     "history": _history,
     "quota_profile": _quota_profile,
+    "uncertainty": _uncertainty,
 }
+
+
+_VISIT_COLUMNS = {
+    "time_seconds": "times_seconds",
+    "revision": "revisions",
+    "lease_id": "lease_ids",
+    "trainer_id": "trainer_ids",
+    "policy_version": "policy_versions",
+    "pass_rate": "pass_rates",
+    "pass_rate_stddev": "pass_rate_stddevs",
+    "probability": "probabilities",
+    "quota": "quotas",
+    "rollouts": "rollouts",
+    "outcomes": "outcomes",
+    "successes": "successes",
+    "mean_reward": "mean_rewards",
+    "report_time_seconds": "report_times_seconds",
+}
+
+
+def visits(history: pb.GetPromptHistoryResponse) -> Iterable[Sequence[object]]:
+    """One prompt's visits, the names of the columns first."""
+    yield (*_VISIT_COLUMNS, "source", "status")
+    sources = [pb.Source.Name(source) for source in history.sources]
+    statuses = [pb.VisitStatus.Name(status) for status in history.statuses]
+    columns = [getattr(history, column) for column in _VISIT_COLUMNS.values()]
+    yield from zip(*columns, sources, statuses, strict=True)
 
 
 def write_csv(rows: Iterable[Sequence[object]]) -> str:

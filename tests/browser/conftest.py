@@ -44,7 +44,7 @@ def reader() -> SimulatedReader:
 
 @pytest.fixture
 async def server(reader: SimulatedReader) -> AsyncIterator[DashboardServer]:
-    running = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1))
+    running = await DashboardServer.start(create_app(reader, writer=reader, stream_interval_seconds=0.1))
     yield running
     await running.stop()
 

@@ -33,6 +33,8 @@ class SimulatedCurriculum:
         self.points: list[dict[str, float]] = []
         self.rows: list[np.ndarray] = []
         self.stale = False
+        self.etag = "e1"
+        self.changed = pb.Strategy()
         self.prompt_ids = [
             f"{CLUSTERS[i % len(CLUSTERS)]}/prompt {i:05d}" for i in range(min(prompts, 5_000))
         ]
@@ -73,7 +75,7 @@ class SimulatedCurriculum:
     def curriculum(self) -> pb.Curriculum:
         message = pb.Curriculum(
             curriculum_id=self.curriculum_id,
-            etag="e1",
+            etag=self.etag,
             revision=self.revision,
             prompt_count=self.prompts,
             policy_version=self.version,
@@ -91,7 +93,43 @@ class SimulatedCurriculum:
         strategy.exploration = 0.1
         strategy.rollouts_per_prompt = 8
         strategy.lease_seconds = 600
+        strategy.MergeFrom(self.changed)
         return message
+
+    def history_of(self, prompt_id: str) -> pb.GetPromptHistoryResponse:
+        """Eight visits, one every fourth step: the prompt is learnt, and the last batch is still out."""
+        visits = range(min(8, self.version // 4))
+        rates = [0.1 + 0.1 * i for i in visits]
+        right = [round(GROUP_SIZE * rate) for rate in rates]
+        last = len(visits) - 1
+        back = [GROUP_SIZE if i < last else 0 for i in visits]
+        return pb.GetPromptHistoryResponse(
+            prompt_id=prompt_id,
+            times_seconds=[EPOCH_SECONDS + 48.0 * i for i in visits],
+            revisions=[f"{EPOCH_SECONDS}-{i}" for i in visits],
+            lease_ids=[f"lease-{i}" for i in visits],
+            trainer_ids=["trainer-0"] * len(visits),
+            policy_versions=[4 * i for i in visits],
+            sources=[pb.SOURCE_EXPLORATION if i % 4 == 0 else pb.SOURCE_PROPOSAL for i in visits],
+            pass_rates=rates,
+            pass_rate_stddevs=[0.28 / (i + 1) for i in visits],
+            probabilities=[1e-4] * len(visits),
+            quotas=[GROUP_SIZE] * len(visits),
+            rollouts=back,
+            outcomes=back,
+            successes=[n if i < last else 0 for i, n in zip(visits, right, strict=True)],
+            mean_rewards=[
+                n / GROUP_SIZE if i < last else math.nan for i, n in zip(visits, right, strict=True)
+            ],
+            report_times_seconds=[EPOCH_SECONDS + 48.0 * i + 9 if i < last else math.nan for i in visits],
+            statuses=[pb.VISIT_STATUS_REPORTED if i < last else pb.VISIT_STATUS_OPEN for i in visits],
+            from_revision=f"{EPOCH_SECONDS}-0",
+            from_time_seconds=EPOCH_SECONDS,
+            revision=self.revision,
+            rollouts_counted=sum(back) + 16,
+            visits_found=len(visits),
+            events_read=2 * self.version,
+        )
 
     def summary(self, bins: int) -> pb.Summary:
         bins = bins or 20
@@ -123,11 +161,15 @@ class SimulatedCurriculum:
         histogram.edges.extend(np.linspace(0, 1, bins + 1).tolist())
         histogram.counts.extend(now.tolist())
         histogram.unseen = self.prompts - self.seen
+        message.uncertainty.unseen_stddev = 12**-0.5
+        message.uncertainty.mean_stddev = float("nan")
+        message.lag_seconds = 0.2
         if not self.points:
             return message
         message.effective_prompt_ratio = sum(p["mixed"] for p in self.points[-10:]) / (
             GROUPS_PER_STEP * len(self.points[-10:])
         )
+        self._fill_uncertainty(message.uncertainty, now)
         self._fill_history(message.history)
         self._fill_calibration(message.calibration)
         if self.points:
@@ -143,6 +185,17 @@ class SimulatedCurriculum:
         self._fill_clusters(message)
         self._fill_leases(message)
         return message
+
+    def _fill_uncertainty(self, uncertainty: pb.Uncertainty, now: np.ndarray) -> None:
+        """Ten rollouts a prompt: the deviation follows from the pass rate."""
+        bins = len(now)
+        rates = (np.arange(bins) + 0.5) / bins
+        stddevs = np.sqrt(rates * (1 - rates) / 13)
+        uncertainty.edges.extend(np.linspace(0, 0.3, 31).tolist())
+        places = (stddevs * 100).astype(int)
+        uncertainty.counts.extend(np.bincount(places, weights=now, minlength=30).astype(int).tolist())
+        uncertainty.mean_stddev = float((stddevs * now).sum() / max(1, now.sum()))
+        uncertainty.mean_stddevs.extend(np.where(now > 0, stddevs, np.nan).tolist())
 
     def _fill_history(self, history: pb.History) -> None:
         history.wasted_rollouts.extend(int(GROUP_SIZE * (p["correct"] + p["wrong"])) for p in self.points)
@@ -192,6 +245,7 @@ class SimulatedCurriculum:
                 groups=groups,
                 mixed_groups=groups * (i + 1) // 8,
                 rollouts=groups * GROUP_SIZE,
+                recent_share=(i + 1) / 15,
             )
 
     def _fill_leases(self, message: pb.Summary) -> None:
@@ -261,6 +315,11 @@ class SimulatedReader:
                 and where.id_contains in prompt_id
                 and (not where.clusters or CLUSTERS[i % len(CLUSTERS)] in where.clusters)
             ]
+        if request.order_by:
+            name, _, direction = request.order_by.partition(" ")
+            if name != "pass_rate":
+                raise ReadError(3, "INVALID_ORDER", f"order_by = {request.order_by!r} is none.", "order_by")
+            slots.sort(key=lambda i: (rates[i], i), reverse=direction == "desc")
         start = int(request.page_token or 0)
         end = start + request.page_size
         page = slots[start:end]
@@ -282,6 +341,35 @@ class SimulatedReader:
             next_page_token=str(end) if end < len(slots) else "",
             revision=curriculum.revision,
         )
+
+    async def prompt_history(
+        self, curriculum_id: str, prompt_id: str, most_visits: int
+    ) -> pb.GetPromptHistoryResponse:
+        curriculum = self._find(curriculum_id)
+        if prompt_id not in curriculum.prompt_ids:
+            raise ReadError(5, "PROMPT_NOT_FOUND", f"There is no prompt {prompt_id!r}.", "prompt_id")
+        return curriculum.history_of(prompt_id)
+
+    async def update_strategy(self, request: pb.UpdateCurriculumRequest) -> pb.Curriculum:
+        curriculum = self._find(request.curriculum_id)
+        if request.etag != curriculum.etag:
+            raise ReadError(10, "ETAG_MISMATCH", "Somebody changed the strategy. Read it again.", "etag")
+        if request.strategy.exploration > 1:
+            raise ReadError(
+                3,
+                "INVALID_STRATEGY",
+                f"strategy.exploration = {request.strategy.exploration:g} must be at most 1.",
+                "strategy.exploration",
+            )
+        curriculum.etag += "+"
+        curriculum.changed.CopyFrom(request.strategy)
+        return curriculum.curriculum()
+
+    def presets(self) -> dict[str, pb.Strategy]:
+        return {
+            name: SimulatedCurriculum(name, 1, preset=name).curriculum().strategy
+            for name in ("cures", "dapo")
+        }
 
     async def ready(self) -> tuple[bool, str]:
         return (self.failure is None, str(self.failure or ""))

@@ -17,8 +17,17 @@ from tests.access_tokens import EXPIRED, TEAM_A, TOKENS, auth_settings, bearer
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
 # What answers without credentials. Nothing of a curriculum is among it.
-OPEN = {"/", "/c/{curriculum_id}", "/static", "/healthz", "/readyz", "/api/v1/session"}
-OF_ALL = {"/api/v1/curricula", "/api/v1/openapi.json", "/metrics"}
+OPEN = {
+    "/",
+    "/compare",
+    "/c/{curriculum_id}",
+    "/c/{curriculum_id}/prompt",
+    "/static",
+    "/healthz",
+    "/readyz",
+    "/api/v1/session",
+}
+OF_ALL = {"/api/v1/curricula", "/api/v1/presets", "/api/v1/openapi.json", "/metrics"}
 SESSION = "/api/v1/session"
 COOKIE = "curriculum_token"
 
@@ -27,6 +36,7 @@ def app_with(**settings: object) -> FastAPI:
     reader = SimulatedReader(SimulatedCurriculum("math", 10), SimulatedCurriculum("team-a.x", 10))
     return create_app(
         reader,
+        writer=reader,
         metrics_registry=CollectorRegistry(),
         gate=Gate(auth_settings(refusals_per_minute=1e6)),
         settings=HttpSettings(**settings),  # type: ignore[arg-type]
@@ -102,7 +112,7 @@ async def test_paths_that_are_not_there_are_closed_too(http: httpx.AsyncClient):
 
 
 async def test_open_routes_tell_nothing_of_curricula(http: httpx.AsyncClient):
-    for path in ("/", "/c/math", "/healthz", "/readyz", "/static/js/main.js"):
+    for path in ("/", "/c/math", "/c/math/prompt", "/compare", "/healthz", "/readyz", "/static/js/main.js"):
         assert (await http.get(path)).status_code == 200, path
     session = (await http.get(SESSION)).json()
     assert session == {

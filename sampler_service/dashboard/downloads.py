@@ -1,0 +1,99 @@
+"""The same data as files: CSV always, Parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.dashboard import tables
+from sampler_service.dashboard.api import Bins, Filter, MostVisits, Order, PromptId
+from sampler_service.dashboard.openapi import answers
+from sampler_service.dashboard.reader import CurriculumReader, ReadError
+
+__all__ = ["create_downloads"]
+
+TableName = Literal[
+    "calibration", "clusters", "estimators", "histogram", "history", "quota_profile", "uncertainty"
+]
+
+_CSV, _PARQUET = "text/csv", "application/vnd.apache.parquet"
+_FAILED_PRECONDITION = 9
+
+
+def create_downloads(reader: CurriculumReader) -> APIRouter:
+    """Routes that answer with files from `reader`."""
+    router = APIRouter(prefix="/api/v1/curricula/{curriculum_id}", default_response_class=Response)
+
+    @router.get("/prompts.csv", responses=answers(None, _CSV))
+    async def prompts_csv(curriculum_id: str, where: Filter, order_by: Order = "") -> StreamingResponse:
+        """All prompt states that pass the filter, as CSV."""
+        request = _all_prompts(curriculum_id, where, order_by, tables.PAGE_SIZE)
+        rows = tables.prompts_csv(reader, request, await reader.prompt_states(request))
+        return StreamingResponse(rows, media_type=_CSV, headers=_attachment("prompts.csv"))
+
+    @router.get("/prompts.parquet", responses=answers(None, _PARQUET))
+    async def prompts_parquet(curriculum_id: str, where: Filter, order_by: Order = "") -> StreamingResponse:
+        """The same as Parquet, a row group per 10,000 prompts."""
+        parquet = require_parquet()
+        request = _all_prompts(curriculum_id, where, order_by, parquet.ROW_GROUP)
+        pieces = parquet.prompts_parquet(reader, request, await reader.prompt_states(request))
+        return StreamingResponse(pieces, media_type=_PARQUET, headers=_attachment("prompts.parquet"))
+
+    @router.get("/tables/{table}.csv", responses=answers(None, _CSV))
+    async def table_csv(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
+        """One part of the summary as CSV."""
+        rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
+        return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment(f"{table}.csv"))
+
+    @router.get("/tables/{table}.parquet", responses=answers(None, _PARQUET))
+    async def table_parquet(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
+        """The same as Parquet."""
+        parquet = require_parquet()
+        rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
+        return Response(
+            parquet.write_parquet(rows), media_type=_PARQUET, headers=_attachment(f"{table}.parquet")
+        )
+
+    @router.get("/prompt-history.csv", responses=answers(None, _CSV))
+    async def history_csv(curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0) -> Response:
+        """One prompt's visits as CSV."""
+        rows = tables.visits(await reader.prompt_history(curriculum_id, prompt_id, most_visits))
+        return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment("prompt-history.csv"))
+
+    return router
+
+
+def require_parquet() -> ModuleType:
+    """What writes Parquet.
+
+    Raises:
+        ReadError: pyarrow is not installed.
+    """
+    try:
+        from sampler_service.dashboard import parquet
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise ReadError(
+            _FAILED_PRECONDITION,
+            "PARQUET_MISSING",
+            "This service was installed without pyarrow, which Parquet needs: take the CSV, or"
+            " pip install 'curriculum-sampler[parquet]' and start it again.",
+        ) from None
+    return parquet
+
+
+def _all_prompts(
+    curriculum_id: str, where: pb.PromptFilter, order_by: str, page_size: int
+) -> pb.ListPromptStatesRequest:
+    return pb.ListPromptStatesRequest(
+        curriculum_id=curriculum_id, filter=where, page_size=page_size, order_by=order_by
+    )
+
+
+def _attachment(filename: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
