@@ -16,9 +16,14 @@ from tests.host_programs import in_ci, missing_programs, needs
 from tests.redis_servers import RedisServer, binary_of, redis_binary, running_server, valkey_binary
 from tests.service_process import RunningService, running_service
 
-# How long an example takes says something about the machine only.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+# How fast a machine is decides no test; the rest stays as Hypothesis has it, here and under CI.
+hypothesis.settings.register_profile(
+    "any-speed",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any-speed")
 
 
 def pytest_report_header() -> list[str]:

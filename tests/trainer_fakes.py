@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Unpack
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from trainer_client.client import (
     Action,
     Batch,
     Directives,
+    NextBatchArguments,
     Receipt,
     Rejection,
     Released,
@@ -63,19 +65,13 @@ class FakeCurriculum:
     def next_batch(
         self,
         curriculum_id: str,
-        *,
-        batch_size: int,
-        rollout_budget: int = 0,
-        policy_version: int = 0,
-        equal_quotas: bool = False,
-        run_id: str | None = None,
-        step: int | None = None,
-        trainer_id: str | None = None,
-        min_revision: str = "",
-        seed: int | None = None,
+        **arguments: Unpack[NextBatchArguments],
     ) -> Batch:
+        step = arguments.get("step")
         rng = np.random.default_rng([17, step or 0])
-        drawn = rng.choice(len(self.prompt_ids), size=min(batch_size, len(self.prompt_ids)), replace=False)
+        drawn = rng.choice(
+            len(self.prompt_ids), size=min(arguments["batch_size"], len(self.prompt_ids)), replace=False
+        )
         ids = [self.prompt_ids[index] for index in drawn]
         self._tallies = {prompt_id: [] for prompt_id in ids}
         self._rounds = dict.fromkeys(ids, 0)
@@ -84,8 +80,8 @@ class FakeCurriculum:
         return Batch(
             curriculum_id=curriculum_id,
             lease_id=f"lease-{step}",
-            request_id=f"{run_id}/{step}",
-            policy_version=policy_version,
+            request_id=f"{arguments.get('run_id')}/{step}",
+            policy_version=arguments.get("policy_version", 0),
             revision=self._next_revision(),
             expire_time=datetime.now(UTC),
             prompt_ids=ids,

@@ -5,11 +5,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from trainer_client.client import (
     Batch,
     CurriculumClient,
+    NextBatchArguments,
     Receipt,
     Released,
     ReportResult,
@@ -48,16 +49,7 @@ class CurriculumService(Protocol):
     def next_batch(
         self,
         curriculum_id: str,
-        *,
-        batch_size: int,
-        rollout_budget: int = 0,
-        policy_version: int = 0,
-        equal_quotas: bool = False,
-        run_id: str | None = None,
-        step: int | None = None,
-        trainer_id: str | None = None,
-        min_revision: str = "",
-        seed: int | None = None,
+        **arguments: Unpack[NextBatchArguments],
     ) -> Batch:
         """Draws and leases the next batch."""
         ...

@@ -4,13 +4,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, Unpack
 
 import numpy as np
 
 from trainer_client.client import (
     Batch,
     Directives,
+    NextBatchArguments,
     Receipt,
     RefusedReport,
     Released,
@@ -93,35 +94,15 @@ class PatientService:
     def next_batch(
         self,
         curriculum_id: str,
-        *,
-        batch_size: int,
-        rollout_budget: int = 0,
-        policy_version: int = 0,
-        equal_quotas: bool = False,
-        run_id: str | None = None,
-        step: int | None = None,
-        trainer_id: str | None = None,
-        min_revision: str = "",
-        seed: int | None = None,
+        **arguments: Unpack[NextBatchArguments],
     ) -> Batch:
         """The service's batch, or a uniform one when it is away for good."""
 
         def ask() -> Batch:
-            return self.remote.next_batch(
-                curriculum_id,
-                batch_size=batch_size,
-                rollout_budget=rollout_budget,
-                policy_version=policy_version,
-                equal_quotas=equal_quotas,
-                run_id=run_id,
-                step=step,
-                trainer_id=trainer_id,
-                min_revision=min_revision,
-                seed=seed,
-            )
+            return self.remote.next_batch(curriculum_id, **arguments)
 
         def draw() -> Batch:
-            return self._uniform_batch(curriculum_id, batch_size, rollout_budget, policy_version, step or 0)
+            return self._uniform_batch(curriculum_id, arguments)
 
         if self.alone and not self._is_back():
             return draw()
@@ -257,11 +238,10 @@ class PatientService:
         while not self.stop.requested and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))
 
-    def _uniform_batch(
-        self, curriculum_id: str, batch_size: int, rollout_budget: int, policy_version: int, step: int
-    ) -> Batch:
-        count = min(batch_size, len(self.prompt_ids))
-        rng = np.random.default_rng([self.seed, step])
+    def _uniform_batch(self, curriculum_id: str, arguments: NextBatchArguments) -> Batch:
+        count = min(arguments["batch_size"], len(self.prompt_ids))
+        rollout_budget = arguments.get("rollout_budget", 0)
+        rng = np.random.default_rng([self.seed, arguments.get("step") or 0])
         drawn = rng.choice(len(self.prompt_ids), size=count, replace=False)
         group = max(1, rollout_budget // count) if rollout_budget else GROUP_SIZE
         unknown = np.full(count, 0.5, dtype=np.float32)
@@ -269,7 +249,7 @@ class PatientService:
             curriculum_id=curriculum_id,
             lease_id="",
             request_id="",
-            policy_version=policy_version,
+            policy_version=arguments.get("policy_version", 0),
             revision="",
             expire_time=datetime.now(UTC),
             prompt_ids=[self.prompt_ids[place] for place in drawn.tolist()],

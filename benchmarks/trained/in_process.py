@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,15 @@ from sampler_service.curriculum.arrays import from_bytes, to_bytes
 from sampler_service.curriculum.machine import CurriculumMachine, create_state
 from sampler_service.curriculum.planner import BatchPlanner
 from sampler_service.curriculum.strategy import resolve
-from trainer_client.client import Batch, Directives, Receipt, Released, ReportResult, RolloutStatus
+from trainer_client.client import (
+    Batch,
+    Directives,
+    NextBatchArguments,
+    Receipt,
+    Released,
+    ReportResult,
+    RolloutStatus,
+)
 from trainer_client.tasks.protocol import Pool
 
 __all__ = ["InProcessCurriculum"]
@@ -77,19 +85,15 @@ class InProcessCurriculum:
     def next_batch(
         self,
         curriculum_id: str,
-        *,
-        batch_size: int,
-        rollout_budget: int = 0,
-        policy_version: int = 0,
-        equal_quotas: bool = False,
-        run_id: str | None = None,
-        step: int | None = None,
-        trainer_id: str | None = None,
-        min_revision: str = "",
-        seed: int | None = None,
+        **arguments: Unpack[NextBatchArguments],
     ) -> Batch:
         """Draws and grants a batch."""
-        plan = self.planner.plan(batch_size, rollout_budget, equal_quotas=equal_quotas)
+        policy_version = arguments.get("policy_version", 0)
+        plan = self.planner.plan(
+            arguments["batch_size"],
+            arguments.get("rollout_budget", 0),
+            equal_quotas=arguments.get("equal_quotas", False),
+        )
         lease_id = f"lease-{self._events}"
         self._send(
             batch_granted=log_pb2.BatchGranted(

@@ -143,3 +143,17 @@ def test_an_error_survives_pickling_with_its_details(name):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (str(copy), copy.details, copy.reason) == ("[REASON] it went wrong; f: d", details, "REASON")
+
+
+@pytest.mark.parametrize("client", [sdk.CurriculumClient, sdk.AsyncCurriculumClient])
+def test_the_arguments_that_are_passed_on_are_those_of_next_batch(client):
+    told = inspect.signature(client.next_batch).parameters
+    keywords = {
+        name: parameter for name, parameter in told.items() if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert sdk.NextBatchArguments.__annotations__.keys() == keywords.keys()
+    needed = {name for name, parameter in keywords.items() if parameter.default is parameter.empty}
+    # As said in the source: with annotations as text the class itself cannot tell.
+    assert needed == {
+        name for name, kind in sdk.NextBatchArguments.__annotations__.items() if "Required" in str(kind)
+    }

@@ -4,6 +4,7 @@ Needs grpcio, protobuf, googleapis-common-protos and numpy alone.
 """
 
 from curriculum.v1.curriculum_pb2 import Checkpoint, Curriculum, Strategy, Summary
+from trainer_client.client._arguments import NextBatchArguments
 from trainer_client.client._async import AsyncCurriculumClient
 from trainer_client.client._channel import Tls
 from trainer_client.client._columns import (
@@ -36,6 +37,7 @@ __all__ = [
     "Directive",
     "Directives",
     "Health",
+    "NextBatchArguments",
     "PromptStates",
     "Receipt",
     "RefusedReport",

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Literal, Self, Unpack, overload
 
 from curriculum.v1 import curriculum_pb2 as pb
+from trainer_client.client._arguments import NextBatchArguments
 from trainer_client.client._async_calls import AsyncCurriculumCalls
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_delivery import AsyncDelivery
@@ -159,41 +160,15 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
 
     @asynccontextmanager
     async def lease(
-        self,
-        curriculum_id: str,
-        *,
-        batch_size: int,
-        rollout_budget: int = 0,
-        policy_version: int = 0,
-        equal_quotas: bool = False,
-        run_id: str | None = None,
-        step: int | None = None,
-        trainer_id: str | None = None,
-        min_revision: str = "",
-        seed: int | None = None,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
+        self, curriculum_id: str, **arguments: Unpack[NextBatchArguments]
     ) -> AsyncIterator[Batch]:
         """`next_batch` as a context: when the block raises, what was not reported is released."""
-        batch = await self.next_batch(
-            curriculum_id,
-            batch_size=batch_size,
-            rollout_budget=rollout_budget,
-            policy_version=policy_version,
-            equal_quotas=equal_quotas,
-            run_id=run_id,
-            step=step,
-            trainer_id=trainer_id,
-            min_revision=min_revision,
-            seed=seed,
-            request_id=request_id,
-            timeout_seconds=timeout_seconds,
-        )
+        batch = await self.next_batch(curriculum_id, **arguments)
         try:
             yield batch
         except BaseException:
             try:
-                await self.release(batch, timeout_seconds=timeout_seconds)
+                await self.release(batch, timeout_seconds=arguments.get("timeout_seconds"))
             except CurriculumError as error:
                 # The lease expires by itself; the block's own error is the one to show.
                 _log.warning("Lease %s was not released and will expire: %s", batch.lease_id, error)
