@@ -30,6 +30,7 @@ from sampler_service.cli.top_view import Sample, details, overview, plain
 __all__ = ["top"]
 
 _BINS = 10
+_PAGE = 1000
 
 
 def top(
@@ -93,25 +94,27 @@ def _samples(
     """Each look with the one before it, until `stop` is set."""
     before: Sample | None = None
     while not stop.is_set():
-        names = [curriculum] if curriculum else _names(stub, timeout_seconds)
-        summaries = [
-            stub.GetSummary(
-                pb.GetSummaryRequest(curriculum_id=name, bins=_BINS), timeout=timeout_seconds
-            ).summary
-            for name in names
-        ]
+        summaries = (
+            [_summary(stub, curriculum, timeout_seconds)] if curriculum else _all(stub, timeout_seconds)
+        )
         sample = Sample(time.monotonic(), summaries)
         yield sample, before
         before = sample
         stop.wait(interval_seconds)
 
 
-def _names(stub: CurriculumServiceStub, timeout_seconds: float) -> list[str]:
-    names: list[str] = []
-    page_token = ""
+def _summary(stub: CurriculumServiceStub, name: str, timeout_seconds: float) -> pb.Summary:
+    request = pb.GetSummaryRequest(curriculum_id=name, bins=_BINS)
+    return stub.GetSummary(request, timeout=timeout_seconds).summary
+
+
+def _all(stub: CurriculumServiceStub, timeout_seconds: float) -> list[pb.Summary]:
+    """What the list says of each: it is kept beside the logs, so looking loads no curriculum."""
+    summaries: list[pb.Summary] = []
+    request = pb.ListCurriculaRequest(page_size=_PAGE, summaries=True)
     while True:
-        page = stub.ListCurricula(pb.ListCurriculaRequest(page_token=page_token), timeout=timeout_seconds)
-        names += [one.curriculum_id for one in page.curricula]
-        page_token = page.next_page_token
-        if not page_token:
-            return names
+        page = stub.ListCurricula(request, timeout=timeout_seconds)
+        summaries += page.summaries
+        if not page.next_page_token:
+            return summaries
+        request.page_token = page.next_page_token

@@ -54,7 +54,7 @@ def plain(sample: Sample, before: Sample | None) -> dict[str, object]:
                 "rollouts_per_second": sample.rollouts_per_second(one, before),
                 "effective_prompt_ratio": _known(one.effective_prompt_ratio),
                 "brier": _known(one.calibration.brier),
-                "live_leases": len(one.leases),
+                "live_leases": one.live_leases,
                 "leases_expired": one.leases_expired,
                 "duplicates": one.duplicates,
             }
@@ -87,7 +87,7 @@ def overview(sample: Sample, before: Sample | None) -> RenderableType:
             "-" if rate is None else f"{rate:,.1f}",
             _percent(one.effective_prompt_ratio),
             _share(one.rollouts_wasted, one.rollouts_spent),
-            f"{len(one.leases):,}",
+            f"{one.live_leases:,}",
             f"{one.leases_expired:,}",
             _bars(one.difficulty_histogram.counts),
         )

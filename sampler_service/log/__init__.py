@@ -29,6 +29,7 @@ from sampler_service.log.errors import (
     SnapshotMissingError,
     SnapshotterLostError,
 )
+from sampler_service.log.outlines import Outline
 from sampler_service.log.revision import START, is_after, latest, parse_revision, revision_millis
 from sampler_service.log.snapshots import SnapshotStore
 from sampler_service.log.snapshotter import SnapshotterLock
@@ -53,6 +54,7 @@ __all__ = [
     "LogMissingError",
     "LogReplacedError",
     "LogUnavailableError",
+    "Outline",
     "RedisSettings",
     "ServerUnsuitableError",
     "SnapshotCorruptError",

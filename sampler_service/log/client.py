@@ -19,6 +19,7 @@ from sampler_service.log.connect import RedisSettings, open_redis
 from sampler_service.log.curriculum_log import CurriculumLog
 from sampler_service.log.errors import LogAccessError, LogError, LogFullError, LogUnavailableError
 from sampler_service.log.keys import CurriculumKeys, index_key
+from sampler_service.log.outlines import Outlines
 from sampler_service.log.server_check import check_server
 from sampler_service.log.snapshots import SnapshotStore
 from sampler_service.log.staging import StagedSnapshot
@@ -86,6 +87,16 @@ class LogClient:
     def stage(self, curriculum_id: str) -> StagedSnapshot:
         """Room for a snapshot with which a log will begin."""
         return StagedSnapshot(self, curriculum_id)
+
+    @property
+    def outlines(self) -> Outlines:
+        """What lists say of curricula."""
+        return Outlines(self)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether curricula lie on several nodes."""
+        return isinstance(self._redis, ClusterRouter)
 
     def keys(self, curriculum_id: str) -> CurriculumKeys:
         """The names of a curriculum's keys on this server."""

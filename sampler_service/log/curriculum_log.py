@@ -112,6 +112,11 @@ class CurriculumLog:
         """The furthest revision this object has passed on."""
         return self._seen
 
+    async def keep_outline(self, revision: str, payload: bytes) -> None:
+        """Keep what lists say of the curriculum at `revision`, unless they know a later one."""
+        if self._incarnation:
+            await self._client.outlines.keep(self.curriculum_id, self._incarnation, revision, payload)
+
     def forget(self) -> None:
         """Begin anew, as after `LogLostError` or `LogReplacedError`: nothing is known of the log."""
         self._incarnation = ""

@@ -21,6 +21,8 @@ class CurriculumKeys:
     """Hash: digest → encoded block."""
     snapshotter: str
     """String with expiry: token of the process that may write snapshots."""
+    outline: str
+    """Hash: `revision` and `payload` of what a list says of the curriculum."""
 
     @classmethod
     def of(cls, prefix: str, curriculum_id: str) -> CurriculumKeys:
@@ -33,11 +35,12 @@ class CurriculumKeys:
             manifests=base + "manifests",
             blocks=base + "blocks",
             snapshotter=base + "snapshotter",
+            outline=base + "outline",
         )
 
     def data(self) -> list[str]:
         """Every key that deletion removes; `horizon` stays for a while as the tombstone."""
-        return [self.log, self.head, self.manifests, self.blocks, self.snapshotter]
+        return [self.log, self.head, self.manifests, self.blocks, self.snapshotter, self.outline]
 
 
 def index_key(prefix: str) -> str:

@@ -12,9 +12,13 @@ from curriculum.v1.log_pb2 import SnapshotColumn, SnapshotManifest
 from sampler_service.curriculum.embeddings import EmbeddingColumn
 from sampler_service.log import LogClient
 from sampler_service.replica.batch_source import BatchSource
+from sampler_service.replica.outlining import outline
 from sampler_service.replica.settings import ReplicaSettings
 
 __all__ = ["CurriculumReplica", "StateCopy"]
+
+# How far lists may be behind a curriculum that is being trained on.
+_OUTLINE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class CurriculumReplica(BatchSource):
         self.snapshotting = asyncio.Lock()
         """Held while this replica takes a snapshot: one at a time."""
         self.snapshotter_token = secrets.token_hex(8)
+        self._outlined = ""
+        self._outlined_at = float("-inf")
         self.used = time.monotonic()
         self.called = False
         """A call has used it, not only a listing."""
@@ -54,6 +60,17 @@ class CurriculumReplica(BatchSource):
             self.events_since_snapshot >= self.settings.snapshot_events
             or self.bytes_since_snapshot >= self.settings.snapshot_bytes
         )
+
+    @property
+    def outline_is_due(self) -> bool:
+        """Whether lists should hear of what happened since they last did."""
+        return self._outlined != self._position and time.monotonic() - self._outlined_at >= _OUTLINE_SECONDS
+
+    async def keep_outline(self) -> None:
+        """Keeps what lists say of the curriculum, if it has changed: they load nothing then."""
+        if (revision := self._position) != self._outlined:
+            await self.log.keep_outline(revision, outline(self.state).SerializeToString())
+            self._outlined, self._outlined_at = revision, time.monotonic()
 
     async def copy_state(self) -> StateCopy:
         """The state at this moment; folding waits meanwhile."""

@@ -57,6 +57,7 @@ class ReplicaHost(AdministrationCalls, PromptCalls, BatchCalls, CheckpointCalls,
             if replica.events_since_snapshot and not replica.gone:
                 try:
                     await take_snapshot(replica)
+                    await replica.keep_outline()
                 except (LogError, CurriculumError) as error:
                     _log.warning("no final snapshot", curriculum_id=replica.curriculum_id, why=str(error))
 

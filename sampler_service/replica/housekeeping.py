@@ -57,6 +57,8 @@ class Housekeeping:
                     await expire_leases(replica)
                     await cluster_prompts(replica)
                     self._snapshot_if_due(replica)
+                    if replica.outline_is_due:
+                        await replica.keep_outline()
                 except (LogError, CurriculumError) as error:
                     _log.debug("housekeeping waits", curriculum_id=replica.curriculum_id, why=str(error))
                 except Exception:

@@ -188,10 +188,12 @@ class LoadedCurricula:
         long_tail = (
             replica.events_since_snapshot >= _TAIL_EVENTS or replica.bytes_since_snapshot >= _TAIL_BYTES
         )
-        if long_tail and not replica.gone:
+        if not replica.gone:
             used = replica.used
             try:
-                await take_snapshot(replica)
+                if long_tail:
+                    await take_snapshot(replica)
+                await replica.keep_outline()
             except (LogError, CurriculumError) as error:
                 _log.debug("kept in memory", curriculum_id=replica.curriculum_id, why=str(error))
                 return False

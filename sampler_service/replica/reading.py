@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.calibration import EstimatorScores
 from sampler_service.curriculum.errors import InvalidArgument
-from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_BINS
+from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_BINS, History
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.answers import timestamp
 from sampler_service.replica.pool_figures import PoolFigures, ratio
@@ -44,6 +44,23 @@ def summary(state: CurriculumState, bins: int, pool: PoolFigures) -> pb.Summary:
         bins: of the histograms, as `histogram_bins` gave them.
         pool: what `look_at_pool` found in the state, with as many bins.
     """
+    told = figures(state, bins)
+    told.MergeFrom(
+        pb.Summary(
+            history=_history(state),
+            calibration=_calibration(state),
+            estimators=_estimators(state),
+            clusters=_clusters(state, pool.cluster_rates),
+            uncertainty=pool.uncertainty,
+            leases=_leases(state),
+            quota_profile=_quota_profile(state.history),
+        )
+    )
+    return told
+
+
+def figures(state: CurriculumState, bins: int) -> pb.Summary:
+    """The part of a summary that is at hand: counts and the difficulty histogram."""
     history, totals = state.history, state.history.totals
     counters = history.counters
     return pb.Summary(
@@ -59,25 +76,15 @@ def summary(state: CurriculumState, bins: int, pool: PoolFigures) -> pb.Summary:
             counts=history.fine_histogram.reshape(bins, -1).sum(axis=1).tolist(),
             unseen=state.unseen,
         ),
-        history=_history(state),
         effective_prompt_ratio=history.recent_mixed_share(),
         rollouts_spent=int(totals["rollouts"]),
         rollouts_wasted=int(totals["wasted_rollouts"]),
         rollouts_saved=history.rollouts_saved,
-        calibration=_calibration(state),
-        estimators=_estimators(state),
-        clusters=_clusters(state, pool.cluster_rates),
-        uncertainty=pool.uncertainty,
-        leases=_leases(state),
-        quota_profile=pb.QuotaProfile(
-            edges=np.linspace(0.0, 1.0, PROFILE_BINS + 1).tolist(),
-            mean_quotas=ratio(history.profile[1], history.profile[0]).tolist(),
-            prompts=np.ceil(history.profile[0]).astype(np.int64).tolist(),
-        ),
         rollouts_error=counters.get("rollouts_error", 0),
         rollouts_truncated=counters.get("rollouts_truncated", 0),
         rollouts_stale=counters.get("rollouts_stale", 0),
         rollouts_filtered=counters.get("rollouts_filtered", 0),
+        live_leases=len(state.leases.live),
         leases_expired=counters.get("leases_expired", 0),
         duplicates=counters.get("duplicates", 0),
         groups=int(totals["groups"]),
@@ -86,6 +93,14 @@ def summary(state: CurriculumState, bins: int, pool: PoolFigures) -> pb.Summary:
         completion_tokens=counters.get("completion_tokens", 0),
         update_time=timestamp(state.millis),
         preset=state.preset,
+    )
+
+
+def _quota_profile(history: History) -> pb.QuotaProfile:
+    return pb.QuotaProfile(
+        edges=np.linspace(0.0, 1.0, PROFILE_BINS + 1).tolist(),
+        mean_quotas=ratio(history.profile[1], history.profile[0]).tolist(),
+        prompts=np.ceil(history.profile[0]).astype(np.int64).tolist(),
     )
 
 

@@ -314,6 +314,7 @@ class Curriculum(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     ROLLOUT_COUNT_FIELD_NUMBER: _builtins.int
     LIVE_LEASE_COUNT_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     etag: _builtins.str
     """Changes whenever the strategy does."""
@@ -323,6 +324,10 @@ class Curriculum(_message.Message):
     iteration: _builtins.int
     rollout_count: _builtins.int
     live_lease_count: _builtins.int
+    stale: _builtins.bool
+    """Counters are those of `revision`, and more has happened since: lists may
+    be seconds behind, and so is every read while the log cannot be reached.
+    """
     @_builtins.property
     def strategy(self) -> Global___Strategy:
         """The strategy in force, every part and parameter spelt out."""
@@ -342,10 +347,11 @@ class Curriculum(_message.Message):
         iteration: _builtins.int = ...,
         rollout_count: _builtins.int = ...,
         live_lease_count: _builtins.int = ...,
+        stale: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "curriculum_id", b"curriculum_id", "etag", b"etag", "iteration", b"iteration", "live_lease_count", b"live_lease_count", "policy_version", b"policy_version", "prompt_count", b"prompt_count", "revision", b"revision", "rollout_count", b"rollout_count", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "curriculum_id", b"curriculum_id", "etag", b"etag", "iteration", b"iteration", "live_lease_count", b"live_lease_count", "policy_version", b"policy_version", "prompt_count", b"prompt_count", "revision", b"revision", "rollout_count", b"rollout_count", "stale", b"stale", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,17 +454,21 @@ class ListCurriculaRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUMMARIES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     page_token: _builtins.str
+    summaries: _builtins.bool
+    """Whether the answer has `summaries`."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        summaries: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "summaries", b"summaries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,18 +480,26 @@ class ListCurriculaResponse(_message.Message):
 
     CURRICULA_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUMMARIES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     @_builtins.property
     def curricula(self) -> _containers.RepeatedCompositeFieldContainer[Global___Curriculum]: ...
+    @_builtins.property
+    def summaries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Summary]:
+        """Parallel to `curricula`, when asked for: counts and the difficulty
+        histogram (ten bins), without history, clusters, estimators and leases.
+        """
+
     def __init__(
         self,
         *,
         curricula: _abc.Iterable[Global___Curriculum] | None = ...,
         next_page_token: _builtins.str = ...,
+        summaries: _abc.Iterable[Global___Summary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["curricula", b"curricula", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curricula", b"curricula", "next_page_token", b"next_page_token", "summaries", b"summaries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2199,6 +2217,7 @@ class Summary(_message.Message):
     ESTIMATORS_FIELD_NUMBER: _builtins.int
     UNCERTAINTY_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    LIVE_LEASES_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     revision: _builtins.str
     policy_version: _builtins.int
@@ -2226,13 +2245,17 @@ class Summary(_message.Message):
     exploration_rollouts: _builtins.int
     preset: _builtins.str
     stale: _builtins.bool
-    """True when the log could not be reached and this is the last known state."""
+    """True when the log could not be reached and this is the last known state;
+    in a list also when it is some seconds behind.
+    """
     completion_tokens: _builtins.int
     """As far as trainers reported lengths."""
     lag_seconds: _builtins.float
     """For how long this replica may have missed what others append to the log; 0 when it
     has just seen its end.
     """
+    live_leases: _builtins.int
+    """Batches that are out; `leases` names them."""
     @_builtins.property
     def difficulty_histogram(self) -> Global___Histogram: ...
     @_builtins.property
@@ -2289,10 +2312,11 @@ class Summary(_message.Message):
         estimators: _abc.Iterable[Global___EstimatorCalibration] | None = ...,
         uncertainty: Global___Uncertainty | None = ...,
         lag_seconds: _builtins.float = ...,
+        live_leases: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "lag_seconds", b"lag_seconds", "leases", b"leases", "leases_expired", b"leases_expired", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "lag_seconds", b"lag_seconds", "leases", b"leases", "leases_expired", b"leases_expired", "live_leases", b"live_leases", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
+
+import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.combinations import check_pool
-from sampler_service.curriculum.errors import Aborted, AlreadyExists, CurriculumError, InvalidArgument
+from sampler_service.curriculum.errors import (
+    Aborted,
+    AlreadyExists,
+    CurriculumError,
+    InvalidArgument,
+    NotFound,
+)
 from sampler_service.curriculum.fold_version import FOLD_VERSION
-from sampler_service.log import LogExistsError
+from sampler_service.log import LogExistsError, Outline, SnapshotError
 from sampler_service.replica.allocator import give_back_memory
 from sampler_service.replica.answers import curriculum_message
 from sampler_service.replica.calls.base import CurriculumCalls
+from sampler_service.replica.outlining import outline
 from sampler_service.replica.portability import ReceivedExport, export_chunks
 from sampler_service.replica.requests import fingerprint, require_id, require_request_id, to_strategy
 
 __all__ = ["AdministrationCalls"]
 
+_log = structlog.get_logger(__name__)
+
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 16
+# A replica that has a curriculum in memory keeps its outline every few seconds.
+_FOLLOWED_SECONDS: Final = 60.0
 
 
 class AdministrationCalls(CurriculumCalls):
@@ -94,7 +108,9 @@ class AdministrationCalls(CurriculumCalls):
     async def get_curriculum(self, request: pb.GetCurriculumRequest) -> pb.GetCurriculumResponse:
         """GetCurriculum."""
         replica = await self._reading(request.curriculum_id, request.min_revision)
-        return pb.GetCurriculumResponse(curriculum=curriculum_message(replica.state))
+        curriculum = curriculum_message(replica.state)
+        curriculum.stale = replica.stale
+        return pb.GetCurriculumResponse(curriculum=curriculum)
 
     async def list_curricula(
         self, request: pb.ListCurriculaRequest, may_see: Callable[[str], bool] | None = None
@@ -110,21 +126,50 @@ class AdministrationCalls(CurriculumCalls):
             for name in await self._client.list_curricula()
             if name > request.page_token and (may_see is None or may_see(name))
         )
+        page = names[:size]
+        outlines = await self._client.outlines.read(page)
         response = pb.ListCurriculaResponse()
-        for start in range(0, min(size, len(names)), _LISTED_AT_ONCE):
-            group = names[start : min(start + _LISTED_AT_ONCE, size)]
-            response.curricula.extend(filter(None, await asyncio.gather(*map(self._listed, group))))
+        for start in range(0, len(page), _LISTED_AT_ONCE):
+            group = slice(start, start + _LISTED_AT_ONCE)
+            for one in await asyncio.gather(*map(self._listed, page[group], outlines[group])):
+                response.curricula.extend(one.curricula)
+                if request.summaries:
+                    response.summaries.extend(one.summaries)
         if len(names) > size:
             response.next_page_token = names[size - 1]
         return response
 
-    async def _listed(self, curriculum_id: str) -> pb.Curriculum | None:
-        """One line of a list; none if it was deleted a moment ago."""
-        try:
-            replica = await self._reading(curriculum_id, browsing=True)
-        except CurriculumError:
-            return None
-        return curriculum_message(replica.state)
+    async def _listed(self, curriculum_id: str, kept: Outline | None) -> pb.ListCurriculaResponse:
+        """One line of a list; none if it was deleted a moment ago.
+
+        From its outline where that is enough: loading what is listed would drive out what is in use.
+        """
+        line = pb.ListCurriculaResponse.FromString(kept.payload) if kept else pb.ListCurriculaResponse()
+        followed = False
+        if kept is not None:
+            if kept.behind_since_millis is None:
+                return line
+            # Whoever wrote after it keeps a new one within seconds, unless that process was killed.
+            followed = time.time() * 1000 - kept.behind_since_millis < 1000 * _FOLLOWED_SECONDS
+        here = self._curricula.find(curriculum_id)
+        if not followed or (here is not None and not here.gone):
+            try:
+                replica = await self._reading(curriculum_id, browsing=True)
+                await replica.keep_outline()
+            except NotFound:
+                return pb.ListCurriculaResponse()
+            except (CurriculumError, SnapshotError) as error:
+                # It cannot be used here; the list of all the others can.
+                _log.warning("listed as it was", curriculum_id=curriculum_id, why=str(error))
+                if not line.curricula:
+                    line.curricula.add(curriculum_id=curriculum_id)
+                    line.summaries.add(curriculum_id=curriculum_id)
+            else:
+                line = outline(replica.state)
+                if not replica.stale:
+                    return line
+        line.curricula[0].stale = line.summaries[0].stale = True
+        return line
 
     async def update_curriculum(self, request: pb.UpdateCurriculumRequest) -> pb.UpdateCurriculumResponse:
         """UpdateCurriculum."""
