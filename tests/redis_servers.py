@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ import redis
 
 from sampler_service.log.server_binary import packaged_server_binary
 from tests.host_programs import INSTALL_FLAVOURS, INSTALL_REDIS, redis_flavour_path, redis_server_path
+from tests.ports import free_port
 
 _FLAVOUR: Final = [pytest.mark.slow, pytest.mark.redis_flavours]
 CLUSTER_SERVERS: Final = ("valkey", "redis_7", pytest.param("redis_8", marks=_FLAVOUR))
@@ -112,7 +112,8 @@ class RedisServer:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         try:
-            self.process.wait(10)
+            # Patient: a server that is killed instead may lose what it acknowledged.
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -145,7 +146,7 @@ class RedisServer:
 
     def _wait_until_it_answers(self) -> None:
         assert self.process is not None
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -168,14 +169,6 @@ def running_server(
             yield server.start()
         finally:
             server.stop()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def lives(pid: int) -> bool:

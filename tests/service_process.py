@@ -86,6 +86,11 @@ class ServiceProcess:
         """Address of the dashboard."""
         return self._said("http")
 
+    @property
+    def workers(self) -> int:
+        """How many processes serve."""
+        return int(self._said("workers"))
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
@@ -95,14 +100,14 @@ class ServiceProcess:
         """One signal."""
         self.process.send_signal(number)
 
-    def finish(self, timeout_seconds: float = 30.0) -> int:
+    def finish(self, timeout_seconds: float = 120.0) -> int:
         """Waits for the end that was asked for; the exit status."""
         status = self.process.wait(timeout_seconds)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status
 
-    def stop(self, timeout_seconds: float = 30.0) -> int:
+    def stop(self, timeout_seconds: float = 120.0) -> int:
         """SIGTERM, and SIGKILL if it does not go; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -133,7 +138,7 @@ def service_process(
 
 
 def run_command(
-    *arguments: str, environment: dict[str, str] | None = None, timeout_seconds: float = 60.0
+    *arguments: str, environment: dict[str, str] | None = None, timeout_seconds: float = 180.0
 ) -> subprocess.CompletedProcess[str]:
     """`sampler-service …`, to its end."""
     return subprocess.run(

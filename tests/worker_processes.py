@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.service_process import ServiceProcess
 
@@ -28,7 +29,7 @@ def worker_pids(service: ServiceProcess) -> list[int]:
     return found
 
 
-def wait_for_log(service: ServiceProcess, text: str, times: int = 1, timeout_seconds: float = 60.0) -> None:
+def wait_for_log(service: ServiceProcess, text: str, times: int = 1, timeout_seconds: float = 120.0) -> None:
     """Returns when the service has logged `text` so many times."""
     deadline = time.monotonic() + timeout_seconds
     while service.log.read_text().count(text) < times:
@@ -38,11 +39,23 @@ def wait_for_log(service: ServiceProcess, text: str, times: int = 1, timeout_sec
 
 def calls_by_worker(service: ServiceProcess, method: str) -> dict[str, float]:
     """How many calls of a method each worker has begun: /metrics through whichever worker answers."""
-    with urllib.request.urlopen(f"http://{service.http.split(',')[0]}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
     return {
         sample.labels["worker"]: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in _samples_of_all_workers(service)
         if sample.name == "grpc_server_started_total" and sample.labels["grpc_method"] == method
     }
+
+
+def _samples_of_all_workers(service: ServiceProcess, timeout_seconds: float = 120.0) -> list[Sample]:
+    """A scrape leaves a worker out that takes too long to answer: then there is another one."""
+    workers = {str(number) for number in range(service.workers)}
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        address = service.http.split(",")[0]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=timeout_seconds) as answer:
+            text = answer.read().decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        if {sample.labels["worker"] for sample in samples} == workers:
+            return samples
+        assert time.monotonic() < deadline, "a worker never tells its figures"
+        time.sleep(0.1)

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.redis_servers import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 RUNNABLE = ("bash", "python")

@@ -19,7 +19,8 @@ import redis
 import yaml
 
 from sampler_service.config import ServiceConfig
-from tests.redis_servers import free_port, valkey_binary
+from tests.ports import free_port
+from tests.redis_servers import valkey_binary
 from trainer_client.client import CurriculumClient
 from trainer_client.config import load_config
 

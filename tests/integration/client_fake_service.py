@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
+from tests.ports import free_port
 
 Failure = Callable[[grpc.ServicerContext], None]
 
@@ -261,7 +262,7 @@ class RunningFake:
 
     def __init__(self) -> None:
         self.service = FakeService()
-        self.port = 0
+        self.port = free_port()
         self._server: grpc.Server | None = None
         self.start()
 
@@ -272,7 +273,7 @@ class RunningFake:
     def start(self) -> None:
         server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 2**22)])
         curriculum_pb2_grpc.add_CurriculumServiceServicer_to_server(self.service, server)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        server.add_insecure_port(self.target)
         server.start()
         self._server = server
 

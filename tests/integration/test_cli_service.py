@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
-from sampler_service.cli import app
+from sampler_service.cli import app, completion
 from sampler_service.cli.completion import complete_curriculum
 from tests.rpc_calls import new_id, report
 from tests.service_process import ROOT, ServiceProcess, service_process
@@ -41,7 +41,7 @@ def cli(real: ServiceProcess) -> Command:
 
 
 def test_healthcheck_says_serving(cli: Command) -> None:
-    result = cli("healthcheck")
+    result = cli("healthcheck", "--timeout", "60")
     assert (result.exit_code, result.output) == (0, "SERVING\n")
 
 
@@ -147,7 +147,7 @@ def test_top_watches_until_it_is_interrupted_and_gives_rates(real: ServiceProces
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
     rates = [row["rollouts_per_second"] for line in lines[1:] for row in line["curricula"]]
     assert rates
     assert all(rate == 0.0 for rate in rates)
@@ -155,6 +155,7 @@ def test_top_watches_until_it_is_interrupted_and_gives_rates(real: ServiceProces
 
 def test_the_shell_is_offered_the_services_curricula(cli: Command, monkeypatch, real: ServiceProcess) -> None:
     assert cli("curricula", "create", "offered-one").exit_code == 0
+    monkeypatch.setattr(completion, "_SECONDS", 60.0)
     monkeypatch.setenv("SAMPLER_TARGET", real.target)
     assert complete_curriculum("offered") == ["offered-one"]
     monkeypatch.setenv("SAMPLER_TARGET", "127.0.0.1:1")

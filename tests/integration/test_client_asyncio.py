@@ -8,6 +8,7 @@ from collections import deque
 import pytest
 
 from curriculum.v1 import curriculum_pb2 as pb
+from tests.client_patience import why_not_async
 from tests.integration.client_fake_service import RunningFake, refused, unauthenticated, unavailable
 from trainer_client.client import AsyncCurriculumClient, Report, ReportResult
 from trainer_client.exceptions import (
@@ -26,7 +27,7 @@ def fake():
     running.stop()
 
 
-async def report(client: AsyncCurriculumClient, number: int, timeout_seconds: float = 10) -> ReportResult:
+async def report(client: AsyncCurriculumClient, number: int, timeout_seconds: float = 60) -> ReportResult:
     return await client.report(
         None,
         [f"p{number}"],
@@ -51,7 +52,7 @@ async def queue_report(client: AsyncCurriculumClient, number: int) -> None:
 
 
 async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         await client.create_curriculum("c", "cures")
         await client.get_curriculum("c")
         listed = [curriculum.curriculum_id async for curriculum in client.list_curricula()]
@@ -71,7 +72,7 @@ async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):
         assert [page.prompt_ids async for page in client.prompt_states("c")] == [["a"], ["b"]]
         assert (await client.prompt_history("c", "a")).lease_ids == ["l"]
         assert (await client.summary("c")).prompts == 7
-        watch = client.watch_summary("c", timeout_seconds=10)
+        watch = client.watch_summary("c", timeout_seconds=60)
         assert [(await anext(watch)).prompts for _ in range(4)] == [0, 1, 2, 3]
         assert await client.export_curriculum("c", tmp_path / "c.parquet") == "7"
         assert (tmp_path / "c.parquet").read_bytes() == b"half and half"
@@ -84,7 +85,7 @@ async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):
 
 
 async def test_a_call_is_retried_with_one_id_and_errors_are_translated(fake):
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         fake.service.failures["NextBatch"] = deque([unavailable] * 8)
         await client.next_batch("c", batch_size=2)
         assert len({request.request_id for request in fake.service.requests["NextBatch"]}) == 1
@@ -95,19 +96,22 @@ async def test_a_call_is_retried_with_one_id_and_errors_are_translated(fake):
 
 
 async def test_reports_outlive_an_absent_service_in_order(fake):
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         fake.stop()
         await queue_report(client, 0)
+        # Once the sender has tried in vain, a deadline that passes is told with the reason.
+        away = await why_not_async(lambda seconds: client.flush(timeout_seconds=seconds))
+        assert isinstance(away, UnavailableError)
         with pytest.raises(UnavailableError, match="stay in the outbox"):
             await report(client, 1, timeout_seconds=0.5)
         assert client.pending_reports == 2
         fake.start()
-        assert await client.flush(timeout_seconds=20) == ()
+        assert await client.flush(timeout_seconds=60) == ()
     assert fake.service.counted == ["id-0", "id-1"]
 
 
 async def test_a_lost_reply_a_refusal_and_a_wrong_token(fake):
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         fake.service.lost_replies["ReportRollouts"] = 4
         assert (await report(client, 0)).duplicate
         fake.service.failures["ReportRollouts"] = deque([refused, refused])
@@ -132,7 +136,7 @@ async def test_a_broken_stream_is_opened_again_and_counts_each_report_once(fake)
             )
 
     fake.service.break_stream_after = 4
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=10) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         results = [result async for result in client.stream_reports(reports(), max_in_flight=3)]
     assert [result.request_id for result in results] == [f"id-{i}" for i in range(10)]
     assert isinstance(results[7].error, InvalidArgumentError)
@@ -148,12 +152,12 @@ async def test_reports_on_disk_are_sent_by_the_next_client(fake, tmp_path):
         await report(client, 1)
     fake.start()
     async with AsyncCurriculumClient(fake.target, outbox_path=tmp_path / "outbox") as successor:
-        await successor.flush(timeout_seconds=20)
+        await successor.flush(timeout_seconds=60)
     assert fake.service.counted == ["id-0"]
 
 
 async def test_tasks_share_a_client_and_a_lease_is_released_when_its_block_raises(fake):
-    async with AsyncCurriculumClient(fake.target, timeout_seconds=20) as client:
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
         await asyncio.gather(*(report(client, number) for number in range(50)))
         with pytest.raises(ZeroDivisionError):
             async with client.lease("c", batch_size=2):

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from trainer_client.client import AsyncCurriculumClient, CurriculumClient, Health
-from trainer_client.exceptions import DeadlineError
+from trainer_client.exceptions import DeadlineError, UnavailableError
 
 
 @pytest.fixture
@@ -41,11 +41,15 @@ async def test_both_clients_read_the_servers_health(servicer, target):
 def test_waiting_ends_when_the_server_has_caught_up_and_says_so_when_it_has_not(servicer, target):
     servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     with CurriculumClient(target) as client:
+        assert client.health() is Health.NOT_SERVING  # And the channel is connected.
         with pytest.raises(DeadlineError, match="NOT_SERVING"):
-            client.wait_until_serving(0.5)
+            client.wait_until_serving(1)
         timer = threading.Timer(0.3, servicer.set, ("", health_pb2.HealthCheckResponse.SERVING))
         timer.start()
-        client.wait_until_serving(10)
+        client.wait_until_serving(60)
         timer.join()
-    with CurriculumClient("127.0.0.1:1") as client, pytest.raises(DeadlineError, match="refused"):
-        client.wait_until_serving(0.5)
+    with CurriculumClient("127.0.0.1:1") as client:
+        with pytest.raises(UnavailableError):
+            client.health()
+        with pytest.raises(DeadlineError, match="refused"):
+            client.wait_until_serving(1)

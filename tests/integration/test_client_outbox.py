@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.client_patience import why_not
 from tests.integration.client_fake_service import RunningFake, refused, unauthenticated, unavailable
+from tests.service_process import ROOT
 from trainer_client.client import CurriculumClient, ReportResult
 from trainer_client.exceptions import (
     ClientClosedError,
@@ -35,11 +37,11 @@ def fake():
 
 @pytest.fixture
 def client(fake):
-    with CurriculumClient(fake.target, timeout_seconds=10) as client:
+    with CurriculumClient(fake.target, timeout_seconds=60) as client:
         yield client
 
 
-def report(client: CurriculumClient, number: int, timeout_seconds: float = 10) -> ReportResult:
+def report(client: CurriculumClient, number: int, timeout_seconds: float = 60) -> ReportResult:
     return client.report(
         None,
         [f"p{number}"],
@@ -69,13 +71,16 @@ def ids(count: int) -> list[str]:
 
 def test_a_report_that_waited_in_vain_stays_and_is_sent_when_the_service_is_back(fake, client):
     fake.stop()
+    queue_report(client, 0)
+    # Once the sender has tried in vain, a deadline that passes is told with the reason.
+    assert isinstance(why_not(lambda seconds: client.flush(timeout_seconds=seconds)), UnavailableError)
     with pytest.raises(UnavailableError, match="stay in the outbox"):
-        report(client, 0, timeout_seconds=0.5)
-    assert client.pending_reports == 1
+        report(client, 1, timeout_seconds=0.5)
+    assert client.pending_reports == 2
     fake.start()
-    assert client.flush(timeout_seconds=20) == ()
+    assert client.flush(timeout_seconds=60) == ()
     assert client.pending_reports == 0
-    assert fake.service.counted == ids(1)
+    assert fake.service.counted == ids(2)
 
 
 def test_queued_reports_arrive_in_order_by_themselves(fake, client):
@@ -84,8 +89,9 @@ def test_queued_reports_arrive_in_order_by_themselves(fake, client):
         queue_report(client, number)
     assert client.pending_reports == 20
     fake.start()
-    end = time.monotonic() + 20
-    while client.pending_reports and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while client.pending_reports:
+        assert time.monotonic() < end, "they do not arrive"
         time.sleep(0.02)
     assert fake.service.counted == ids(20)
 
@@ -125,10 +131,9 @@ def test_a_refused_report_raises_where_somebody_waits_and_is_told_by_flush_where
 
 def test_a_wrong_token_is_said_at_once_and_the_report_is_kept(fake, client):
     fake.service.always["ReportRollouts"] = unauthenticated
-    started = time.monotonic()
-    with pytest.raises(UnauthenticatedError):
+    with pytest.raises(UnauthenticatedError) as told:
         report(client, 0)
-    assert time.monotonic() - started < 5
+    assert "was not acknowledged within" not in str(told.value), "it was told only when time had run out"
     assert client.pending_reports == 1
     fake.service.always.clear()
     client.flush()
@@ -144,7 +149,7 @@ def test_a_full_outbox_refuses_the_next_report_and_keeps_the_others(fake):
             queue_report(client, 2)
         assert client.pending_reports == 2
         fake.start()
-        client.flush(timeout_seconds=20)
+        client.flush(timeout_seconds=60)
     assert fake.service.counted == ids(2)
 
 
@@ -175,7 +180,7 @@ def test_reports_on_disk_are_sent_by_the_next_client(fake, tmp_path):
     client.close(flush_seconds=0.2)
     fake.start()
     with CurriculumClient(fake.target, outbox_path=path) as successor:
-        successor.flush(timeout_seconds=20)
+        successor.flush(timeout_seconds=60)
     assert fake.service.counted == ids(3)
     with CurriculumClient(fake.target, outbox_path=path) as third:
         assert third.pending_reports == 0
@@ -192,11 +197,11 @@ for number in range(5):
                   request_id=f"id-{{number}}", wait=False)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "proto"])}
-    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=180)
     assert killed.returncode == -9
     with CurriculumClient(fake.target, outbox_path=path) as client:
-        client.flush(timeout_seconds=20)
+        client.flush(timeout_seconds=60)
     assert fake.service.counted == ids(5)
 
 
@@ -220,7 +225,7 @@ def test_threads_share_a_client_and_every_report_is_counted_once(fake, client):
             return f"id-{number}"
         if number % 3 == 1:
             client.next_batch("c", batch_size=2)
-        return report(client, number, timeout_seconds=30).request_id
+        return report(client, number, timeout_seconds=120).request_id
 
     with ThreadPoolExecutor(16) as pool:
         answered = list(pool.map(one, range(120)))
@@ -230,6 +235,7 @@ def test_threads_share_a_client_and_every_report_is_counted_once(fake, client):
 
 
 def test_closing_ends_those_who_wait_and_leaves_no_thread(fake):
+    others = set(threading.enumerate())
     fake.service.always["ReportRollouts"] = unavailable
     client = CurriculumClient(fake.target)
     with ThreadPoolExecutor(1) as pool:
@@ -238,8 +244,9 @@ def test_closing_ends_those_who_wait_and_leaves_no_thread(fake):
             time.sleep(0.01)
         client.close(flush_seconds=0)
         with pytest.raises(ClientClosedError):
-            waiting.result(10)
-    assert not any(thread.name == "curriculum-outbox" for thread in threading.enumerate())
+            waiting.result(60)
+    started = set(threading.enumerate()) - others
+    assert not any(thread.name == "curriculum-outbox" for thread in started)
 
 
 def test_a_forked_child_is_told_to_make_a_client_of_its_own():
@@ -257,6 +264,6 @@ if child == 0:
     os._exit(1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "proto"])}
-    outcome = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+    outcome = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=180)
     assert outcome.returncode == 0

@@ -15,7 +15,8 @@ import pytest
 
 from sampler_service.config import ServiceConfig
 from sampler_service.log import LogUnavailableError, RedisSettings
-from tests.redis_servers import RedisServer, free_port, redis_binary
+from tests.ports import free_port
+from tests.redis_servers import RedisServer, redis_binary
 from tests.rpc_calls import pool, report, states
 from tests.service_process import RunningService, running_service
 

@@ -20,15 +20,8 @@ from sampler_service.log import (
     parse_revision,
     revision_millis,
 )
-from tests.redis_servers import (
-    SERVERS,
-    RedisServer,
-    binary_of,
-    free_port,
-    redis_binary,
-    running_server,
-    valkey_binary,
-)
+from tests.ports import free_port
+from tests.redis_servers import SERVERS, RedisServer, binary_of, redis_binary, running_server, valkey_binary
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ import trustme
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.log import START, LogClient, LogUnavailableError, RedisSettings
-from tests.redis_servers import RedisServer, free_port, redis_binary
+from tests.ports import free_port
+from tests.redis_servers import RedisServer, redis_binary
 from tests.rpc_calls import new_id
 from tests.service_process import run_command, service_process
 

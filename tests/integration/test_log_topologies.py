@@ -22,7 +22,8 @@ from sampler_service.log import (
     RedisSettings,
     SnapshotterLostError,
 )
-from tests.redis_servers import CLUSTER_SERVERS, RedisServer, binary_of, free_port, redis_binary
+from tests.ports import free_port
+from tests.redis_servers import CLUSTER_SERVERS, RedisServer, binary_of, redis_binary
 
 pytestmark = pytest.mark.slow
 
