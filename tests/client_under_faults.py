@@ -15,7 +15,7 @@ from sampler_service.replica import ReplicaHost
 from tests.evidence_oracle import Answered, Expected, expected_after
 from tests.replicas_under_faults import Replicas
 
-_PATIENCE_SECONDS: Final = 20.0
+_PATIENCE_SECONDS: Final = 120.0
 _METHODS: Final = {
     pb.CreateCurriculumRequest: ReplicaHost.create_curriculum,
     pb.DeleteCurriculumRequest: ReplicaHost.delete_curriculum,
@@ -53,7 +53,8 @@ class Client:
 
     async def create(self, who: int, request: pb.CreateCurriculumRequest) -> None:
         """The beginning of every history."""
-        await self._try(who, Attempt(request, self._floor), give_up=False)
+        answer = await self._try(who, Attempt(request, self._floor), give_up=False)
+        assert not isinstance(answer, CurriculumError), answer
 
     async def begin_anew(self, who: int, request: pb.CreateCurriculumRequest) -> None:
         """Deletes the curriculum at one replica and creates it at the other: an empty history."""

@@ -34,6 +34,8 @@ _REFUSALS = (
 )
 
 
+_LOST_CONNECTION = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
+
 _SCRIPT_ERRORS: Final[dict[str, type[Exception]]] = {
     "ACL failure": redis_errors.NoPermissionError,
     "-NOPERM": redis_errors.NoPermissionError,
@@ -168,9 +170,12 @@ class LogClient:
 
     def _translate(self, error: Exception) -> LogError | None:
         """The `LogError` for an error of redis-py; none where the operation itself knows what it means."""
-        text = f"{self.settings.address}: {error}"
         if isinstance(error, redis_errors.WatchError):
-            return None
+            # redis-py says the same of a connection that ended while something was watched, changed or not.
+            if not isinstance(error.__context__, _LOST_CONNECTION):
+                return None
+            error = error.__context__
+        text = f"{self.settings.address}: {error}"
         error = _out_of_script(error)
         # redis-py dresses a refused password up as a connection error.
         if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
