@@ -26,6 +26,17 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-speed")
 
 
+# The same examples each time, and as much time for each as a busy machine needs: what fails here has a cause in
+# the code. `--hypothesis-profile=explore` looks further afield.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
+
+
 def pytest_report_header() -> list[str]:
     """Says which tests this machine cannot run, before anything else."""
     effect = "tests that need it will fail" if in_ci() else "tests that need it are left out"

@@ -129,7 +129,7 @@ class Reader:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 try:
-                    process.wait(30)
+                    process.wait(120)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
@@ -149,7 +149,7 @@ class Reader:
                 start_new_session=True,
             )
         self._running.append(process)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while f"ready grpc=127.0.0.1:{self._ports['50051']}" not in output.read_text(errors="replace"):
             said = output.read_text(errors="replace")[-4000:]
             assert process.poll() is None, f"{block.place} ended with {process.returncode}:\n{said}"
@@ -167,7 +167,7 @@ class Reader:
         return {**kept, **ports, "SAMPLER_TARGET": target, "PATH": self._path, "PYTHONUNBUFFERED": "1"}
 
 
-def _wait_for_group(group: int, timeout_seconds: float = 60.0) -> None:
+def _wait_for_group(group: int, timeout_seconds: float = 180.0) -> None:
     """The shell ends at once; the service that it started drains first, and keeps its ports meanwhile."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:

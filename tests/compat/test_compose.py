@@ -82,7 +82,7 @@ def valkey_of_compose(services: dict[str, Any], tmp_path: Path) -> Iterator[int]
     password = services["valkey"]["environment"]["VALKEYCLI_AUTH"]
     try:
         with redis.Redis(port=port, password=password) as client:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while True:
                 try:
                     client.ping()
@@ -93,7 +93,7 @@ def valkey_of_compose(services: dict[str, Any], tmp_path: Path) -> Iterator[int]
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def environment_of(service: dict[str, Any], valkey_port: int, grpc: int, http: int) -> dict[str, str]:
@@ -121,19 +121,20 @@ def test_the_topology_serves_and_keeps_what_it_acknowledged_when_it_is_stopped(
             )
         try:
             token = services["trainer"]["environment"]["SAMPLER_TOKEN"]
-            with CurriculumClient(f"127.0.0.1:{grpc}", token=token, timeout_seconds=30) as client:
+            with CurriculumClient(f"127.0.0.1:{grpc}", token=token, timeout_seconds=120) as client:
                 client.create_curriculum("math", exist_ok=True)
                 client.add_prompts("math", ["a", "b", "c", "d"])
                 batch = client.next_batch("math", batch_size=2, policy_version=run)
                 client.report(batch, rewards=[[1.0] * int(n) for n in batch.quotas])
                 spent += int(batch.quotas.sum())
                 assert client.summary("math").rollouts_spent == spent
-            with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=60) as answer:
                 assert answer.status == 200
             with pytest.raises(urllib.error.HTTPError, match="401"):
-                urllib.request.urlopen(f"http://127.0.0.1:{http}/api/v1/curricula", timeout=5)
+                urllib.request.urlopen(f"http://127.0.0.1:{http}/api/v1/curricula", timeout=60)
             probe = subprocess.run(
-                [executable, "healthcheck"], env={**environment, "SAMPLER_TARGET": f"127.0.0.1:{grpc}"}
+                [executable, "healthcheck", "--timeout", "60"],
+                env={**environment, "SAMPLER_TARGET": f"127.0.0.1:{grpc}"},
             )
             assert probe.returncode == 0
         finally:
@@ -266,10 +267,10 @@ def test_prometheus_may_read_the_metrics_of_what_compose_starts(
         request = urllib.request.Request(
             f"http://127.0.0.1:{http}/metrics", headers={"authorization": f"Bearer {VARIABLES[variable]}"}
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
+                with urllib.request.urlopen(request, timeout=60) as answer:
                     assert b"grpc_server_handled" in answer.read()
                 break
             except urllib.error.URLError as error:
@@ -278,7 +279,7 @@ def test_prometheus_may_read_the_metrics_of_what_compose_starts(
                 time.sleep(0.1)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def test_the_trainer_on_a_gpu_reads_its_configuration(services: dict[str, Any]):

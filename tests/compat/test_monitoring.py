@@ -65,7 +65,7 @@ async def exposed(service: RunningService) -> dict[str, set[str]]:
     assert await take_snapshot(await service.service.host.replica("math"))
     assert service.service.dashboard is not None
     await asyncio.to_thread(
-        urllib.request.urlopen, f"{service.service.dashboard.url}api/v1/curricula", timeout=10
+        urllib.request.urlopen, f"{service.service.dashboard.url}api/v1/curricula", timeout=60
     )
     return labels_by_sample(service.service.registry)
 

@@ -140,7 +140,8 @@ def test_top_shows_all_curricula_or_one_and_speaks_json(cli: Command, real: Serv
     assert (missing.exit_code, "CURRICULUM_NOT_FOUND" in missing.stderr) == (1, True)
 
 
-def test_top_watches_until_it_is_interrupted_and_gives_rates(real: ServiceProcess) -> None:
+def test_top_watches_until_it_is_interrupted_and_gives_rates(cli: Command, real: ServiceProcess) -> None:
+    assert cli("curricula", "create", "rated").exit_code == 0
     command = [sys.executable, "-m", "sampler_service", "top", "--json", "--interval", "0.2"]
     command += ["--target", real.target]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

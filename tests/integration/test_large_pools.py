@@ -93,7 +93,7 @@ async def test_a_caller_that_goes_while_its_batch_is_drawn_leaves_no_reservation
 
     def slow_plan(self: BatchPlanner, *arguments, **more):
         loop.call_soon_threadsafe(drawing.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(120)
         return plan(self, *arguments, **more)
 
     monkeypatch.setattr(BatchPlanner, "plan", slow_plan)

@@ -38,7 +38,7 @@ class Pair:
 
     def wait_until_replicated(self) -> None:
         with self.primary.connection() as raw:
-            assert raw.execute_command("WAIT", 1, 10_000) == 1
+            assert raw.execute_command("WAIT", 1, 120_000) == 1
 
     def cut_link(self) -> None:
         """The replica gets nothing any more. (Freezing it would not do: the kernel takes delivery for it.)"""
@@ -69,7 +69,7 @@ def pair() -> Iterator[Pair]:
         for server in (primary, replica):
             stack.callback(server.stop)
             server.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         with replica.connection() as raw:
             while raw.info("replication")["master_link_status"] != "up":
                 assert time.monotonic() < deadline
@@ -83,7 +83,7 @@ def config_for(pair: Pair) -> ServiceConfig:
 
 async def rollouts_of(service: RunningService, ids: list[str]) -> list[int]:
     """Read when the log answers again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         replica = await service.service.host.replica("math")
         try:
@@ -120,17 +120,18 @@ async def test_what_the_new_primary_had_not_received_is_lost_and_every_replica_a
 
 
 async def test_with_min_replicas_to_write_a_primary_alone_takes_no_writes(pair: Pair) -> None:
-    with pair.primary.connection() as raw:
-        raw.config_set("min-replicas-to-write", 1)
-        raw.config_set("min-replicas-max-lag", 2)
-        deadline = time.monotonic() + 20
-        while raw.info("replication").get("min_slaves_good_slaves") != 1:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
     async with running_service(config_for(pair)) as service:
+        # Before the rule is in force: on a busy machine its two seconds may pass by themselves.
         ids = await pool(service.stub, preset="uniform-grpo")
+        with pair.primary.connection() as raw:
+            raw.config_set("min-replicas-to-write", 1)
+            raw.config_set("min-replicas-max-lag", 2)
+            deadline = time.monotonic() + 120
+            while raw.info("replication").get("min_slaves_good_slaves") != 1:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
         pair.replica.freeze()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         acknowledged = 0
         refusal = None
         # The primary notices after two seconds; what it took until then is the most that can be lost.
@@ -145,7 +146,7 @@ async def test_with_min_replicas_to_write_a_primary_alone_takes_no_writes(pair: 
         assert refusal.code() is grpc.StatusCode.UNAVAILABLE
         assert "NOREPLICAS" in (refusal.details() or "")
         pair.replica.thaw()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         again = report(ids[:1], [[1.0]])
         while refusal is not None:
             try:

@@ -47,7 +47,7 @@ async def log(client: LogClient) -> CurriculumLog:
 @pytest.fixture
 async def store(client: LogClient, log: CurriculumLog) -> SnapshotStore:
     store = client.snapshots("math")
-    assert await store.lock.acquire("me", 30)
+    assert await store.lock.acquire("me", 300)
     return store
 
 
@@ -213,14 +213,14 @@ async def test_nobody_collects_garbage_by_a_manifest_he_cannot_read(server, clie
 
 async def test_one_snapshotter_at_a_time(client, store):
     other = client.snapshots("math")
-    assert not await other.lock.acquire("other", 30)
-    assert await store.lock.acquire("me", 30)
-    assert await store.lock.renew(30)
+    assert not await other.lock.acquire("other", 300)
+    assert await store.lock.acquire("me", 300)
+    assert await store.lock.renew(300)
     await store.lock.release()
-    assert await other.lock.acquire("other", 30)
-    assert not await store.lock.acquire("me", 30)
+    assert await other.lock.acquire("other", 300)
+    assert not await store.lock.acquire("me", 300)
     await store.lock.release()
-    assert await other.lock.renew(30)
+    assert await other.lock.renew(300)
 
 
 async def test_writing_without_the_lock_is_refused(client, log, columns):
@@ -236,7 +236,7 @@ async def test_a_snapshotter_that_slept_through_its_lease_changes_nothing(client
     assert await store.lock.acquire("me", 0.02)
     await asyncio.sleep(0.05)
     other = client.snapshots("math")
-    assert await other.lock.acquire("other", 30)
+    assert await other.lock.acquire("other", 300)
     second = await later(log)
     await other.save(second, columns)
 
@@ -247,7 +247,7 @@ async def test_a_snapshotter_that_slept_through_its_lease_changes_nothing(client
         await store.trim(first)
     with pytest.raises(SnapshotterLostError):
         await store.collect_garbage(set())
-    assert not await store.lock.renew(30)
+    assert not await store.lock.renew(300)
     assert await other.head() == second
     assert await other.revisions() == [first, second]
     assert_equal((await other.load())[1], columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +150,9 @@ async def test_clusters_and_sentinels_are_reached_over_tls_too(scheme: str, file
         if scheme == "rediss+cluster":
             with server.connection() as raw:
                 raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-                for _ in range(500):
-                    if b"cluster_state:ok" in raw.execute_command("CLUSTER", "INFO"):
-                        break
+                deadline = time.monotonic() + 120
+                while b"cluster_state:ok" not in raw.execute_command("CLUSTER", "INFO"):
+                    assert time.monotonic() < deadline, "the cluster does not form"
                     await asyncio.sleep(0.02)
             url = f"{scheme}://127.0.0.1:{port}"
         else:

@@ -28,7 +28,7 @@ from tests.redis_servers import CLUSTER_SERVERS, RedisServer, binary_of, redis_b
 pytestmark = pytest.mark.slow
 
 
-async def until(answer: bool, check, seconds: float = 30.0) -> None:
+async def until(answer: bool, check, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while bool(check()) is not answer:
         assert time.monotonic() < deadline
@@ -129,19 +129,19 @@ async def test_a_curriculum_follows_its_slot_to_another_node(cluster: list[Redis
         connections[here].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[there])
         keys = connections[here].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
         connections[here].execute_command(
-            "MIGRATE", "127.0.0.1", cluster[there].port, "", 0, 5000, "KEYS", *keys
+            "MIGRATE", "127.0.0.1", cluster[there].port, "", 0, 60_000, "KEYS", *keys
         )
         for raw in connections:
             raw.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[there])
             raw.close()
-        result = None
-        for _ in range(50):
+        deadline = time.monotonic() + 120
+        while True:
             try:
-                result = await log.append([b"x"], after=start)
+                await log.append([b"x"], after=start)
                 break
             except LogUnavailableError as error:
+                assert time.monotonic() < deadline, error  # noqa: PT017
                 await asyncio.sleep(error.retry_after_seconds)
-        assert result is not None
         assert [entry.payload for entry in await log.read(START)][:1] == [b"created"]
 
 
@@ -185,7 +185,7 @@ def running_sentinel(root: Path, port: int, primary_port: int) -> Iterator[None]
     )
     process = subprocess.Popen([redis_binary(), configuration, "--sentinel"], stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as raw:
                 raw.ping()
@@ -216,7 +216,7 @@ async def test_the_log_follows_a_failover_that_lost_nothing(
         await until(True, replicated)
         primary.kill()
         result = None
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while result is None:
             try:
                 result = await log.append([b"after the failover"], after=kept)

@@ -39,7 +39,7 @@ async def test_a_stream_may_wait_for_each_answer_before_it_sends_the_next_report
     stream = service.stub.StreamRollouts()
     for id_ in ids:
         await stream.write(report([id_], [[1.0]]))
-        answer = await asyncio.wait_for(stream.read(), 5)
+        answer = await asyncio.wait_for(stream.read(), 60)
         assert isinstance(answer, pb.ReportRolloutsResponse)
         assert answer.accepted == 1
     await stream.done_writing()
@@ -104,7 +104,7 @@ async def test_a_watch_tells_the_present_state_and_then_only_changes(service: Ru
     await asyncio.sleep(0.5)
     assert not following.done()
     await service.stub.ReportRollouts(report([ids[0]], [[1.0, 0.0]]))
-    second = await asyncio.wait_for(following, 5)
+    second = await asyncio.wait_for(following, 60)
     assert second.rollouts_spent == 2
     assert second.revision != first.revision
     await watch.aclose()
@@ -116,7 +116,7 @@ async def test_a_watch_of_a_curriculum_that_is_deleted_ends_with_not_found(servi
     await anext(watch)
     await service.stub.DeleteCurriculum(pb.DeleteCurriculumRequest(request_id="d", curriculum_id="math"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(anext(watch), 5)
+        await asyncio.wait_for(anext(watch), 60)
     assert refusal_of(caught.value).reason == "CURRICULUM_NOT_FOUND"
 
 

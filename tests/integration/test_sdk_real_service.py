@@ -117,7 +117,7 @@ def test_bring_your_own_trainer_runs_as_written(real: ServiceProcess) -> None:
             env={"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert ended.returncode == 0, ended.stderr

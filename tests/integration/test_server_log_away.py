@@ -29,7 +29,7 @@ def config_for(server: RedisServer) -> ServiceConfig:
     return ServiceConfig(grpc_port=0, http_port=-1, redis=RedisSettings(url=server.url), drain_seconds=1.0)
 
 
-async def wait_for_health(service: RunningService, wanted: str, timeout_seconds: float = 15.0) -> None:
+async def wait_for_health(service: RunningService, wanted: str, timeout_seconds: float = 120.0) -> None:
     stub = health_pb2_grpc.HealthStub(service.channel)
     deadline = time.monotonic() + timeout_seconds
     name = ""
@@ -43,7 +43,7 @@ async def wait_for_health(service: RunningService, wanted: str, timeout_seconds:
 
 
 async def until_accepted(
-    service: RunningService, request: pb.ReportRolloutsRequest, timeout_seconds: float = 15.0
+    service: RunningService, request: pb.ReportRolloutsRequest, timeout_seconds: float = 120.0
 ) -> pb.ReportRolloutsResponse:
     """Sends the same report again as long as the log is away, as the SDK does."""
     deadline = time.monotonic() + timeout_seconds
@@ -110,7 +110,7 @@ async def test_a_server_that_was_wiped_is_told_apart_from_one_that_is_away(serve
         server.stop()
         server.wipe()
         server.start()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120
         while True:
             answer = await refused(service.stub.NextBatch(next_batch(4)))
             if answer.code != "UNAVAILABLE" or time.monotonic() > deadline:

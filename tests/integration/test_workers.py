@@ -71,11 +71,20 @@ class Trainer(threading.Thread):
                 request = report([PROMPTS[self.acknowledged % len(PROMPTS)]], [[1.0, 0.0]])
                 while True:
                     try:
-                        stub.ReportRollouts(request, timeout=20, wait_for_ready=True)
+                        stub.ReportRollouts(request, timeout=60, wait_for_ready=True)
                         break
                     except grpc.RpcError:
                         self.repeats += 1
                 self.acknowledged += 1
+
+
+def wait_for_reports(trainers: list[Trainer], more: int) -> None:
+    """Returns when so many more were acknowledged than are now."""
+    goal = sum(trainer.acknowledged for trainer in trainers) + more
+    deadline = time.monotonic() + 120
+    while sum(trainer.acknowledged for trainer in trainers) < goal:
+        assert time.monotonic() < deadline, "the trainers do not get on"
+        time.sleep(0.005)
 
 
 def rollouts_counted(target: str) -> int:
@@ -92,12 +101,12 @@ def test_connections_spread_over_the_workers_and_each_stays_with_its_own(tmp_pat
         asked = pb.GetCurriculumRequest(curriculum_id="math")
         with stub_of(service.target) as stub:
             for _ in range(30):
-                assert stub.GetCurriculum(asked, timeout=20).curriculum.prompt_count == 40
+                assert stub.GetCurriculum(asked, timeout=60).curriculum.prompt_count == 40
         assert list(calls_by_worker(service, "GetCurriculum").values()) == [30]
         # The kernel chooses at random: all forty on one worker is one in 10^12.
         for _ in range(40):
             with stub_of(service.target) as stub:
-                stub.GetCurriculum(asked, timeout=20)
+                stub.GetCurriculum(asked, timeout=60)
         calls = calls_by_worker(service, "GetCurriculum")
         assert set(calls) == {"0", "1"}
         assert min(calls.values()) > 0
@@ -111,7 +120,7 @@ def test_separate_ports_spread_the_calls_of_one_client(tmp_path: Path) -> None:
         make_pool(addresses[0])
         with CurriculumClient(f"ipv4:{service.target}") as client:
             client.health()  # Connects to the first; the second follows.
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while set(calls_by_worker(service, "GetCurriculum")) != {"0", "1"}:
                 assert time.monotonic() < deadline, "only one worker was called"
                 assert client.get_curriculum("math").prompt_count == 40
@@ -129,28 +138,24 @@ def test_a_killed_worker_comes_back_and_no_acknowledged_report_is_lost(tmp_path:
         for trainer in trainers:
             trainer.start()
         try:
-            for kills in range(2):
-                goal = 60 * (kills + 1)
-                deadline = time.monotonic() + 60
-                while sum(t.acknowledged for t in trainers) < goal:
-                    assert time.monotonic() < deadline, "too few reports were acknowledged to show anything"
-                    time.sleep(0.005)
+            starts = 2
+            wait_for_reports(trainers, 60)
+            for count in (1, 2, 2, 2, 2, 2):  # One of them; then both at once.
+                if count == 2 and starts > 3 and sum(t.repeats for t in trainers) > 0:
+                    break  # Seldom no call is under way when a worker goes: then once more.
                 before = worker_pids(service)
                 assert len(before) == 2
-                for pid in before[: kills + 1]:  # One of them; then both at once.
+                for pid in before[:count]:
                     os.kill(pid, signal.SIGKILL)
-                wait_for_log(service, "worker serves", times=2 + 1 + 2 * kills)
-                assert not set(before[: kills + 1]) & set(worker_pids(service))
-            reached = sum(t.acknowledged for t in trainers)
-            deadline = time.monotonic() + 60
-            while sum(t.acknowledged for t in trainers) < reached + 30:
-                assert time.monotonic() < deadline, "the trainers do not get on"
-                time.sleep(0.005)
+                starts += count
+                wait_for_log(service, "worker serves", times=starts)
+                assert not set(before[:count]) & set(worker_pids(service))
+                wait_for_reports(trainers, 60)
         finally:
             for trainer in trainers:
                 trainer.ending.set()
             for trainer in trainers:
-                trainer.join(60)
+                trainer.join(120)
         acknowledged = sum(t.acknowledged for t in trainers)
         assert sum(t.repeats for t in trainers) > 0, "nobody noticed the kills"
         assert rollouts_counted(service.target) == 2 * acknowledged
@@ -176,30 +181,34 @@ def test_a_worker_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None
 
 def test_sigterm_lets_running_calls_finish_on_every_worker(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        service = stack.enter_context(workers(tmp_path))
+        service = stack.enter_context(workers(tmp_path, "--drain-seconds", "600"))
         make_pool(service.target)
+        before = calls_by_worker(service, "AddPrompts")
         pids = worker_pids(service)
         go_on = threading.Event()
 
         def chunks(request_id: str) -> Iterator[pb.AddPromptsRequest]:
             yield pb.AddPromptsRequest(curriculum_id="math", request_id=request_id, prompt_ids=["first"])
-            assert go_on.wait(30)
+            assert go_on.wait(300)
             yield pb.AddPromptsRequest(prompt_ids=["last"])
 
         adding = []
-        for _ in range(12):
-            stub = stack.enter_context(stub_of(service.target))
-            adding.append(stub.AddPrompts.future(chunks(new_id()), wait_for_ready=True))
-        deadline = time.monotonic() + 20
-        while sum(calls_by_worker(service, "AddPrompts").values()) < 1 + len(adding):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert set(calls_by_worker(service, "AddPrompts")) == {"0", "1"}
+        running = {"0": 0.0, "1": 0.0}
+        deadline = time.monotonic() + 120
+        # The kernel chooses a worker for each at random: until both have some.
+        while min(running.values()) == 0 or sum(running.values()) < len(adding):
+            assert time.monotonic() < deadline, f"calls by worker: {running}"
+            if sum(running.values()) == len(adding):
+                for _ in range(4):
+                    stub = stack.enter_context(stub_of(service.target))
+                    adding.append(stub.AddPrompts.future(chunks(new_id()), wait_for_ready=True))
+            calls = calls_by_worker(service, "AddPrompts")
+            running = {worker: calls.get(worker, 0.0) - before.get(worker, 0.0) for worker in running}
         service.send_signal(signal.SIGTERM)
         wait_for_log(service, "draining", times=3)
         go_on.set()
         for call in adding:
-            assert call.result(timeout=30).total == 42
+            assert call.result(timeout=120).total == 42
         assert service.finish() == 0
         assert not any(map(lives, pids))
         assert "Traceback" not in service.log.read_text()
@@ -212,7 +221,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     orphans = worker_pids(service)
     assert len(orphans) == 2
     service.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(map(lives, orphans)):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.05)
@@ -228,7 +237,7 @@ def test_workers_share_a_server_of_ours(tmp_path: Path, valkey: RedisServer, key
         make_pool(service.target)
         for _ in range(10):
             with stub_of(service.target) as stub:
-                stub.ReportRollouts(report(["p0"], [[1.0]]), timeout=20)
+                stub.ReportRollouts(report(["p0"], [[1.0]]), timeout=60)
         assert rollouts_counted(service.target) == 10
 
 
@@ -250,7 +259,7 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_all_of_them_at_once(tmp_path: Path) -> None:
     service = ServiceProcess(
-        *("--workers", "2", "--data-dir", str(tmp_path / "data"), "--drain-seconds", "60"),
+        *("--workers", "2", "--data-dir", str(tmp_path / "data"), "--drain-seconds", "600"),
         log=tmp_path / "log",
     ).wait_until_ready()
     make_pool(service.target)
@@ -259,11 +268,11 @@ def test_a_second_signal_ends_all_of_them_at_once(tmp_path: Path) -> None:
 
     def hanging() -> Iterator[pb.AddPromptsRequest]:
         yield pb.AddPromptsRequest(curriculum_id="math", request_id=new_id(), prompt_ids=["x"])
-        never.wait(60)
+        never.wait(300)
 
     with stub_of(service.target) as stub:
         call = stub.AddPrompts.future(hanging())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while sum(calls_by_worker(service, "AddPrompts").values()) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -271,10 +280,10 @@ def test_a_second_signal_ends_all_of_them_at_once(tmp_path: Path) -> None:
         wait_for_log(service, "draining", times=3)
         assert service.process.poll() is None
         service.send_signal(signal.SIGTERM)
-        assert service.finish(10) == 128 + signal.SIGTERM
+        assert service.finish() == 128 + signal.SIGTERM
         never.set()
-        assert call.exception(timeout=20) is not None
-    deadline = time.monotonic() + 10
+        assert call.exception(timeout=60) is not None
+    deadline = time.monotonic() + 120
     while any(map(lives, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

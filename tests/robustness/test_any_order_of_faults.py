@@ -185,7 +185,7 @@ class AnyOrder(ClientRules):
         self.evidence_is_prior_and_unique_reports(folded)
 
     async def caught_up(self, who: int) -> tuple[CurriculumState, Any]:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             replica = await self.loaded(who)
             try:

@@ -31,9 +31,9 @@ def starts_a_process_and_hangs(completion: str, answer: str) -> float:
     """Leaves the id of a process it has started in the file that the completion names."""
     if completion == "1":  # The warm-up call.
         return 0.0
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     Path(completion).write_text(str(process.pid))
-    time.sleep(600)
+    time.sleep(3600)
     return 1.0
 
 
@@ -68,12 +68,12 @@ def test_verdicts_come_in_the_order_of_the_completions_whoever_judges() -> None:
 
 
 def test_what_a_stuck_verifier_has_started_ends_with_it(tmp_path: Path) -> None:
-    verifier = TimedVerifier(f"{HERE}:starts_a_process_and_hangs", timeout_seconds=2.0)
+    verifier = TimedVerifier(f"{HERE}:starts_a_process_and_hangs", timeout_seconds=4.0)
     file = tmp_path / "pid"
     with pytest.raises(VerifierError, match="longer than"):
         verifier(str(file), "")
     pid = int(file.read_text())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(pid)

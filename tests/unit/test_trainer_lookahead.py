@@ -151,6 +151,7 @@ def test_what_goes_wrong_while_rolling_out_ends_the_run_and_releases_the_lease(t
 
 
 def test_a_stop_ends_the_batch_under_way_and_releases_it(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
     stop = StopRequest()
 
     def stopping(completion: str, answer: str) -> float:
@@ -166,11 +167,13 @@ def test_a_stop_ends_the_batch_under_way_and_releases_it(tmp_path: Path) -> None
     assert result.interrupted
     assert 1 <= result.steps <= 4
     assert len(service.released) == 1
-    assert not any(thread.name == "rollouts" for thread in threading.enumerate())
+    assert not any(thread.name == "rollouts" for thread in set(threading.enumerate()) - others)
     assert trainer.checkpoints.steps() == [result.steps]
 
 
 def test_an_error_of_the_learner_ends_the_thread_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(threading.enumerate())
+
     def broken(self: Policy, samples: Any) -> Any:
         raise ArithmeticError("no")
 
@@ -178,7 +181,7 @@ def test_an_error_of_the_learner_ends_the_thread_too(tmp_path: Path, monkeypatch
     trainer, _, _, _ = make_trainer(tiny_config(tmp_path, rollouts={"lookahead": 2}))
     with pytest.raises(ArithmeticError):
         trainer.run()
-    assert not any(thread.name == "rollouts" for thread in threading.enumerate())
+    assert not any(thread.name == "rollouts" for thread in set(threading.enumerate()) - others)
 
 
 def test_a_run_with_lookahead_resumes_and_samples_from_the_kept_policy(tmp_path: Path) -> None:

@@ -163,13 +163,13 @@ def test_a_verifier_of_the_user_s_that_raises_is_an_error_of_the_verifier() -> N
 
 
 def test_a_verifier_that_takes_too_long_is_ended_and_the_next_verdict_works() -> None:
-    verifier = TimedVerifier("tests.unit.test_trainer_tasks:sleeps", timeout_seconds=1.0)
+    verifier = TimedVerifier("tests.unit.test_trainer_tasks:sleeps", timeout_seconds=3.0)
     try:
         assert verifier("0", "1") == 1
         started = time.monotonic()
-        with pytest.raises(VerifierError, match=r"longer than 1\.0 s"):
-            verifier("60", "1")
-        assert time.monotonic() - started < 10
+        with pytest.raises(VerifierError, match=r"longer than 3\.0 s"):
+            verifier("3600", "1")
+        assert time.monotonic() - started < 120
         assert verifier("0", "1") == 1
         with pytest.raises(VerifierError, match="ValueError"):
             verifier("word", "1")
