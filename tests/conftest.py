@@ -23,16 +23,9 @@ hypothesis.settings.register_profile(
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("any-speed")
-
-
-# The same examples each time, and as much time for each as a busy machine needs: what fails here has a cause in
-# the code. `--hypothesis-profile=explore` looks further afield.
+# And the same examples in every run: `--hypothesis-profile=any-speed` looks for new ones.
 hypothesis.settings.register_profile(
-    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.register_profile(
-    "explore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "suite", hypothesis.settings.get_profile("any-speed"), derandomize=True, database=None
 )
 hypothesis.settings.load_profile("suite")
 
