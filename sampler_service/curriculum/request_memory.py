@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -53,6 +53,12 @@ class RequestMemory:
         outcome = log_pb2.Outcome.FromString(entry[1])
         outcome.duplicate = True
         return outcome
+
+    def outcomes(self, prefix: str) -> Iterator[tuple[str, log_pb2.Outcome]]:
+        """What is remembered under ids that begin with `prefix`: the rest of each id, and its outcome. O(memory)."""
+        for id_, (_, data) in self._entries.items():
+            if id_.startswith(prefix):
+                yield id_[len(prefix) :], log_pb2.Outcome.FromString(data)
 
     def remember(self, request_id: str, fingerprint: bytes, outcome: log_pb2.Outcome) -> None:
         """Keeps an outcome; the oldest ones go when there are too many."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import grpc
 from google.protobuf import any_pb2
@@ -63,6 +64,7 @@ class FakeService(curriculum_pb2_grpc.CurriculumServiceServicer):
         self.chunks: list[pb.AddPromptsRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.break_stream_after: int | None = None
+        self.break_prompts_after: int | None = None
         self._mutex = threading.Lock()
 
     def _enter(self, rpc: str, request: object, context: grpc.ServicerContext) -> None:
@@ -134,12 +136,18 @@ class FakeService(curriculum_pb2_grpc.CurriculumServiceServicer):
         return pb.DeleteCurriculumResponse(revision="9")
 
     def AddPrompts(self, request_iterator, context):
-        chunks = list(request_iterator)
+        chunks = list(islice(request_iterator, self.break_prompts_after))
         self._enter("AddPrompts", chunks, context)
-        self.chunks = chunks
-        added = sum(len(chunk.prompt_ids) for chunk in chunks)
+        if chunks[0].prompt_ids:
+            first = max(chunks[0].first_chunk, 1)
+            self.chunks[first - 1 :] = chunks
+        if self.break_prompts_after is not None:
+            self.break_prompts_after = None
+            unavailable(context)
+        added = sum(len(chunk.prompt_ids) for chunk in self.chunks)
         self._leave("AddPrompts", context)
-        return pb.AddPromptsResponse(added=added, total=added, revision="3")
+        there = max(len(self.chunks) - 1, 0)
+        return pb.AddPromptsResponse(added=added, total=added, revision="3", chunks=there)
 
     def ExportCurriculum(self, request, context) -> Iterator[pb.ExportCurriculumResponse]:
         self._enter("ExportCurriculum", request, context)

@@ -147,7 +147,7 @@ def test_the_token_travels_as_a_bearer_and_is_never_shown(fake):
     assert fake.service.metadata[0]["authorization"] == "Bearer s3cret"
 
 
-def test_many_prompts_go_out_in_chunks_that_fit_and_are_resent_whole(fake, client):
+def test_many_prompts_go_out_in_chunks_that_fit(fake, client):
     fake.service.lost_replies["AddPrompts"] = 1
     ids = [f"prompt-{i}" for i in range(20_000)]
     embeddings = np.arange(20_000 * 64, dtype=np.float64).reshape(20_000, 64)
@@ -158,9 +158,34 @@ def test_many_prompts_go_out_in_chunks_that_fit_and_are_resent_whole(fake, clien
     assert max(chunk.ByteSize() for chunk in chunks) <= 2 * 1024 * 1024
     sent = np.concatenate([np.frombuffer(chunk.embeddings, "<f4") for chunk in chunks])
     np.testing.assert_array_equal(sent, embeddings.astype(np.float32).ravel())
-    assert chunks[0].request_id
-    assert not any(chunk.request_id for chunk in chunks[1:])
-    assert fake.service.calls["AddPrompts"] == 2
+    # The reply was lost: the client asks, and sends the last chunk again, of which it cannot know.
+    first, question, again = fake.service.requests["AddPrompts"]
+    assert first[0].request_id
+    assert not any(chunk.request_id for chunk in first[1:])
+    assert [message.prompt_ids for message in question] == [[]]
+    assert again == [chunks[-1]]
+    assert len(first) == again[0].first_chunk > 2
+
+
+def test_a_broken_stream_of_prompts_goes_on_where_it_broke_off(fake, client):
+    fake.service.break_prompts_after = 3
+    ids = [f"prompt-{i}" for i in range(50_000)]
+    assert client.add_prompts("c", ids).added == 50_000
+    assert [prompt for chunk in fake.service.chunks for prompt in chunk.prompt_ids] == ids
+    broken, _, rest = fake.service.requests["AddPrompts"]
+    assert len(broken) == 3
+    assert rest[0].first_chunk == 3
+    assert rest[0].request_id == broken[0].request_id
+    assert sum(len(chunk.prompt_ids) for chunk in rest) == 50_000 - 2 * 8192
+
+
+def test_a_request_id_of_ones_own_lets_the_next_process_go_on(fake, client):
+    ids = [f"prompt-{i}" for i in range(30_000)]
+    client.add_prompts("c", ids, request_id="load")
+    client.add_prompts("c", ids, request_id="load")
+    *_, question, rest = fake.service.requests["AddPrompts"]
+    assert [message.request_id for message in question] == ["load"]
+    assert len(rest) == 1
 
 
 def test_a_lease_is_released_when_its_block_raises(fake, client):

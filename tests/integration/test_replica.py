@@ -16,6 +16,7 @@ from sampler_service.curriculum.errors import (
     Aborted,
     AlreadyExists,
     Exhausted,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
 )
@@ -103,6 +104,58 @@ async def test_replicas_that_draw_the_same_prompts_settle_it_by_the_log(log_clie
     assert len(drawn) == len(set(drawn)) == 24
     with pytest.raises(Exhausted):
         await next_batch(hosts[0], "one-more")
+
+
+def chunk_of(number: int, **fields: object) -> pb.AddPromptsRequest:
+    ids = [f"n{i}" for i in range(10 * number, 10 * number + 10)]
+    return pb.AddPromptsRequest(prompt_ids=ids, **fields)
+
+
+async def chunks_of(*chunks: pb.AddPromptsRequest) -> AsyncIterator[pb.AddPromptsRequest]:
+    for chunk in chunks:
+        yield chunk
+
+
+NAMED = {"curriculum_id": "math", "request_id": "many"}
+
+
+async def test_a_stream_of_prompts_that_broke_off_goes_on_on_another_replica(log_client: LogClient) -> None:
+    first, other = (ReplicaHost(log_client, QUIET, seed=seed) for seed in (1, 2))
+    await create(first, prompts=0)
+
+    async def breaks() -> AsyncIterator[pb.AddPromptsRequest]:
+        for number in range(1, 4):
+            yield chunk_of(number, **NAMED)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await first.add_prompts(breaks())
+    asked = await other.add_prompts(chunks_of(pb.AddPromptsRequest(**NAMED)))
+    # The third is there, but from outside nobody can tell that it is there as a whole.
+    assert (asked.chunks, asked.added, asked.total) == (2, 0, 30)
+    rest = chunks_of(chunk_of(3, **NAMED, first_chunk=3), chunk_of(4), chunk_of(5))
+    answer = await other.add_prompts(rest)
+    # As if it had never broken.
+    assert (answer.added, answer.already_present, answer.total, answer.chunks) == (50, 0, 50, 5)
+    assert not answer.duplicate
+    assert await digest(first) == await digest(other)
+
+
+async def test_a_stream_of_prompts_cannot_go_on_over_a_gap(host: ReplicaHost) -> None:
+    await create(host, prompts=0)
+    await host.add_prompts(chunks_of(chunk_of(1, **NAMED), chunk_of(2)))
+    with pytest.raises(FailedPrecondition, match="only 1 chunks") as raised:
+        await host.add_prompts(chunks_of(chunk_of(4, **NAMED, first_chunk=4)))
+    assert raised.value.reason == "CHUNKS_MISSING"
+    with pytest.raises(InvalidArgument, match="first_chunk = -1"):
+        await host.add_prompts(chunks_of(chunk_of(4, **NAMED, first_chunk=-1)))
+    # Another content under the same number is what it always was: a mistake.
+    with pytest.raises(InvalidArgument) as raised:
+        await host.add_prompts(chunks_of(chunk_of(7, **NAMED, first_chunk=2)))
+    assert raised.value.reason == "REQUEST_ID_REUSED"
+    # Requests whose names begin alike are others.
+    other = {**NAMED, "request_id": "many#2"}
+    assert (await host.add_prompts(chunks_of(pb.AddPromptsRequest(**other)))).chunks == 0
 
 
 async def test_the_same_request_id_returns_the_same_batch_on_any_replica(log_client: LogClient) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._status import invalid
 
-__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_PROMPTS", "PromptColumns"]
+__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_PROMPTS", "PromptColumns", "PromptUpload"]
 
 MAX_CHUNK_BYTES = 2 * 1024 * 1024
 MAX_CHUNK_PROMPTS = 8192
@@ -73,10 +73,16 @@ class PromptColumns:
             embeddings=_column("embeddings", embeddings, (len(ids), None), keep_half=True),
         )
 
-    def chunks(self, curriculum_id: str, request_id: str) -> Iterator[pb.AddPromptsRequest]:
-        """Messages below 2 MiB and 8192 prompts; at least one, even for no prompts. O(prompts)."""
+    def chunks(self, curriculum_id: str, request_id: str, first: int = 1) -> Iterator[pb.AddPromptsRequest]:
+        """Messages below 2 MiB and 8192 prompts; at least one, even for no prompts. O(prompts).
+
+        Args:
+            first: number of the chunk to begin with, from 1: those before it are there already.
+        """
         starts = self._chunk_starts()
         for number, start in enumerate(starts):
+            if number < first - 1:
+                continue
             stop = starts[number + 1] if number + 1 < len(starts) else len(self.prompt_ids)
             rows = slice(start, stop)
             chunk = pb.AddPromptsRequest(prompt_ids=self.prompt_ids[rows], clusters=self.clusters[rows])
@@ -91,9 +97,10 @@ class PromptColumns:
                 )
                 chunk.embedding_dim = self.embeddings.shape[1]
                 chunk.embedding_type = pb.EMBEDDING_TYPE_FLOAT16 if half else pb.EMBEDDING_TYPE_FLOAT32
-            if number == 0:
+            if number == first - 1:
                 chunk.curriculum_id = curriculum_id
                 chunk.request_id = request_id
+                chunk.first_chunk = first if first > 1 else 0
             yield chunk
 
     def _chunk_starts(self) -> list[int]:
@@ -115,6 +122,26 @@ class PromptColumns:
                 filled = 0
             filled += size
         return starts
+
+
+@dataclass(eq=False)
+class PromptUpload:
+    """Prompts on their way: after a broken stream the next one goes on where that one broke off."""
+
+    columns: PromptColumns
+    curriculum_id: str
+    request_id: str
+    begun: bool
+    """Whether some may be there already: then `question` comes before `rest`."""
+
+    def question(self) -> Iterator[pb.AddPromptsRequest]:
+        """A stream that asks how many chunks are there."""
+        yield pb.AddPromptsRequest(curriculum_id=self.curriculum_id, request_id=self.request_id)
+
+    def rest(self, chunks_there: int) -> Iterator[pb.AddPromptsRequest]:
+        """The stream of all chunks after those."""
+        self.begun = True
+        return self.columns.chunks(self.curriculum_id, self.request_id, chunks_there + 1)
 
 
 def joined_labels(columns: Mapping[str, Iterable[object]]) -> list[str]:

@@ -13,9 +13,10 @@ from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._connection import Connection
 from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
-from trainer_client.client._prompts import PromptColumns
+from trainer_client.client._prompts import PromptColumns, PromptUpload
 from trainer_client.client._request_ids import new_request_id
 from trainer_client.client._requests import prompt_states_request
+from trainer_client.client._retry import Deadline
 from trainer_client.client._strategy import StrategyLike, strategy_message
 from trainer_client.client._stream import watch_summary
 from trainer_client.exceptions import AlreadyExistsError, DeadlineError, NotFoundError, UnavailableError
@@ -143,24 +144,31 @@ class CurriculumCalls:
         Columns, each one entry per prompt (N): `clusters` labels, or a mapping of columns to join into
         one label, such as type and level; `reference_pass_rates` in [0, 1]
         (None or NaN: not known); `anchor_pass_rates` (N, 2), of a weak and a strong model;
-        `embeddings` (N, dimensions) float32. The deadline is 600 s unless given.
+        `embeddings` (N, dimensions) float32. The deadline is 600 s unless given. A stream that breaks
+        goes on where it was; with a `request_id` of your own so does the next process, given the same
+        prompts in the same order.
         """
         columns = PromptColumns.make(
             prompt_ids, clusters, reference_pass_rates, anchor_pass_rates, embeddings
         )
-        fixed_id = request_id or new_request_id()
+        upload = PromptUpload(columns, curriculum_id, request_id or new_request_id(), request_id is not None)
         response = self._connection.retrying(
-            lambda seconds: self._stub.AddPrompts(
-                columns.chunks(curriculum_id, fixed_id),
-                timeout=seconds,
-                metadata=self._connection.endpoint.metadata,
-            ),
+            lambda seconds: self._upload(upload, Deadline(seconds)),
             max(self._timeout_seconds, ADD_PROMPTS_TIMEOUT_SECONDS)
             if timeout_seconds is None
             else timeout_seconds,
         )
         return AddedPrompts(
             response.added, response.already_present, response.total, response.revision, response.duplicate
+        )
+
+    def _upload(self, upload: PromptUpload, deadline: Deadline) -> pb.AddPromptsResponse:
+        metadata, there = self._connection.endpoint.metadata, 0
+        if upload.begun:
+            seconds = deadline.remaining_seconds()
+            there = self._stub.AddPrompts(upload.question(), timeout=seconds, metadata=metadata).chunks
+        return self._stub.AddPrompts(
+            upload.rest(there), timeout=deadline.remaining_seconds(), metadata=metadata
         )
 
     def list_checkpoints(

@@ -616,6 +616,7 @@ class AddPromptsRequest(_message.Message):
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     EMBEDDING_DIM_FIELD_NUMBER: _builtins.int
     EMBEDDING_TYPE_FIELD_NUMBER: _builtins.int
+    FIRST_CHUNK_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     """Set on the first chunk; later chunks may leave both empty."""
     request_id: _builtins.str
@@ -623,6 +624,10 @@ class AddPromptsRequest(_message.Message):
     """Empty, or row-major little-endian numbers, embedding_dim per prompt. Kept as float16."""
     embedding_dim: _builtins.int
     embedding_type: Global___EmbeddingType.ValueType
+    first_chunk: _builtins.int
+    """On the first message of a stream that goes on where an earlier one with
+    this request_id broke off: the number of its first chunk, from 1.
+    """
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -649,10 +654,11 @@ class AddPromptsRequest(_message.Message):
         embeddings: _builtins.bytes = ...,
         embedding_dim: _builtins.int = ...,
         embedding_type: Global___EmbeddingType.ValueType = ...,
+        first_chunk: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_pass_rates", b"anchor_pass_rates", "clusters", b"clusters", "curriculum_id", b"curriculum_id", "embedding_dim", b"embedding_dim", "embedding_type", b"embedding_type", "embeddings", b"embeddings", "prompt_ids", b"prompt_ids", "reference_pass_rates", b"reference_pass_rates", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_pass_rates", b"anchor_pass_rates", "clusters", b"clusters", "curriculum_id", b"curriculum_id", "embedding_dim", b"embedding_dim", "embedding_type", b"embedding_type", "embeddings", b"embeddings", "first_chunk", b"first_chunk", "prompt_ids", b"prompt_ids", "reference_pass_rates", b"reference_pass_rates", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -667,12 +673,18 @@ class AddPromptsResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     added: _builtins.int
     already_present: _builtins.int
     total: _builtins.int
     revision: _builtins.str
     duplicate: _builtins.bool
     """True when every chunk had been added before under this request_id."""
+    chunks: _builtins.int
+    """Chunks that are in the log for good: a stream may go on with
+    first_chunk = chunks + 1. Ask by a stream of one message without prompts.
+    Counts of a stream that goes on include the chunks before it.
+    """
     def __init__(
         self,
         *,
@@ -681,10 +693,11 @@ class AddPromptsResponse(_message.Message):
         total: _builtins.int = ...,
         revision: _builtins.str = ...,
         duplicate: _builtins.bool = ...,
+        chunks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "already_present", b"already_present", "duplicate", b"duplicate", "revision", b"revision", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "already_present", b"already_present", "chunks", b"chunks", "duplicate", b"duplicate", "revision", b"revision", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
