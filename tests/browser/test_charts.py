@@ -2,6 +2,7 @@
 
 import re
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from playwright.async_api import expect
@@ -200,3 +201,45 @@ async def test_a_chart_downloads_as_png_and_csv(open_page):
     async with page.expect_download() as numbers:
         await page.get_by_role("link", name=re.compile("Download Difficulty now as CSV")).click()
     assert (await numbers.value).suggested_filename == "histogram.csv"
+
+
+async def test_a_chart_downloads_as_parquet(open_page):
+    page = await opened(open_page)
+    counts = (await read_api(page))["difficulty_histogram"]["counts"]
+    async with page.expect_download() as numbers:
+        await page.get_by_role("link", name="Download Difficulty now as Parquet").click()
+    download = await numbers.value
+    assert download.suggested_filename == "histogram.parquet"
+    assert pq.read_table(await download.path()).column("prompts").to_pylist()[:-1] == counts
+
+
+async def test_how_sure_the_estimates_are_is_drawn_as_the_api_says(open_page):
+    page = await opened(open_page)
+    uncertainty = (await read_api(page))["uncertainty"]
+    (_, counts), (_, means) = await page.evaluate(READ_PLOTS, "uncertainty")
+    assert counts == uncertainty["counts"]
+    assert means == uncertainty["mean_stddevs"]
+    await expect(page.locator("#uncertainty .note")).to_contain_text(f"Mean {uncertainty['mean_stddev']:.3f}")
+
+
+async def test_the_slider_moves_by_keyboard_and_says_where_it_is(open_page):
+    page = await opened(open_page)
+    history = (await read_api(page))["history"]
+    slider = page.locator("#shift-time")
+    await slider.focus()
+    for key, version in (("Home", 1), ("ArrowRight", 2), ("ArrowRight", 3), ("End", 40), ("ArrowLeft", 39)):
+        await page.keyboard.press(key)
+        await expect(slider).to_have_attribute("aria-valuetext", f"policy version {version}")
+    bins = history["histogram_bins"]
+    row = history["histogram_counts"][38 * bins : 39 * bins]
+    _, then, _now = (await page.evaluate(READ_PLOTS, "shift"))[1]
+    assert then == pytest.approx([count / sum(row) for count in row])
+
+
+async def test_the_weight_of_a_cluster_is_its_share_of_the_last_batches(open_page):
+    page = await opened(open_page)
+    clusters = {c["cluster"]: c for c in (await read_api(page))["clusters"]}
+    for row in await page.locator("#clusters tbody tr").all():
+        name = await row.locator("th").inner_text()
+        weight = await row.locator("td").nth(2).inner_text()
+        assert weight == f"{100 * clusters[name]['recent_share']:.1f} %"

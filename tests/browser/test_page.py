@@ -28,7 +28,7 @@ async def test_the_overview_shows_every_curriculum_and_leads_to_it(open_page, ke
     await expect(rows).to_have_count(3)
     row = page.locator("tr[data-curriculum='math-frontier']")
     ratio = reader.curricula["math-frontier"].summary(1).effective_prompt_ratio
-    for text in ("1M", "10.2K", f"{100 * ratio:.1f} %", "frontier"):
+    for text in ("1M", "10.2K", f"{100 * ratio:.1f} %", "frontier", "1,280", "0.2 s"):
         await expect(row).to_contain_text(text)
     await keep(page, "overview")
     await page.get_by_role("link", name="code cures Größe").click()
@@ -210,3 +210,28 @@ async def test_everything_that_acts_has_a_name(open_page):
     )
     assert nameless == []
     assert await page.locator("main h1").count() == 1
+
+
+async def test_prompts_are_sorted_by_a_column_and_the_order_is_in_the_address_and_the_files(
+    open_page, reader
+):
+    page = await live(await open_page(PAGE))
+    rates = reader.curricula["math-frontier"].pass_rates()
+    ids = reader.curricula["math-frontier"].prompt_ids
+    rising = [ids[i] for i in rates.argsort(kind="stable")]
+    rows = page.locator("tr[data-prompt]")
+    head = page.locator("#prompts").get_by_role("columnheader", name="pass rate")
+    await expect(head).to_have_attribute("aria-sort", "none")
+    await head.get_by_role("button").focus()
+    await page.keyboard.press("Enter")
+    await expect(head).to_have_attribute("aria-sort", "descending")
+    await expect(rows.first).to_have_attribute("data-prompt", rising[-1])
+    await expect(head.get_by_role("button")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(head).to_have_attribute("aria-sort", "ascending")
+    await expect(rows.first).to_have_attribute("data-prompt", rising[0])
+    assert "sort=pass_rate" in page.url
+    await page.reload()
+    await expect(rows.first).to_have_attribute("data-prompt", rising[0])
+    for name in ("CSV of all that match", "Parquet of all that match"):
+        assert "order_by=pass_rate" in await page.get_by_role("link", name=name).get_attribute("href")

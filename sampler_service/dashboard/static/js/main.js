@@ -3,7 +3,9 @@
 import { ApiError, readSession } from "./api.js";
 import { h, fill, setText } from "./dom.js";
 import { setUpThemeSwitch } from "./theme.js";
+import { showCompare } from "./views/compare.js";
 import { showOverview } from "./views/overview.js";
+import { showPromptPage } from "./views/prompt-page.js";
 import { showCurriculum } from "./views/curriculum.js";
 import { setUpSignOut, showSignIn } from "./views/sign-in.js";
 
@@ -18,10 +20,11 @@ const words = {
 
 // What a view may change outside <main>.
 const shell = {
+  // Names, the last of which is this page's; those before it as [name, href].
   setTrail(...names) {
     fill(
       document.getElementById("trail"),
-      names.map((name) => h("span", { "aria-current": "page" }, name)),
+      names.map((name) => (Array.isArray(name) ? h("span", {}, h("a", { href: name[1] }, name[0])) : h("span", { "aria-current": "page" }, name))),
     );
   },
   setConnection(state) {
@@ -49,12 +52,14 @@ try {
   // The view below meets the same and says so.
   if (!(error instanceof ApiError)) throw error;
 }
-const match = /^\/c\/([^/]+)$/.exec(location.pathname);
+const match = /^\/c\/([^/]+)(\/prompt)?$/.exec(location.pathname);
 if (session !== null && !session.signed_in) {
   shell.setConnection("closed");
   showSignIn(main);
 } else {
   if (session !== null) setUpSignOut(document.getElementById("sign-out"), session);
-  if (match) showCurriculum(main, shell, decodeURIComponent(match[1]));
+  if (match?.[2]) showPromptPage(main, shell, decodeURIComponent(match[1]));
+  else if (match) showCurriculum(main, shell, decodeURIComponent(match[1]), session);
+  else if (location.pathname === "/compare") showCompare(main, shell);
   else showOverview(main, shell);
 }

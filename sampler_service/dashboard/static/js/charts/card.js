@@ -3,6 +3,14 @@
 import { h, fill, setText } from "../dom.js";
 import { downloadPng } from "./png.js";
 
+// The same numbers as files; what Parquet says better than CSV is types.
+export function fileLinks(csv, title) {
+  return [
+    h("a", { class: "quiet", href: csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV"),
+    /\/tables\//.test(csv) ? h("a", { class: "quiet", href: csv.replace(".csv", ".parquet"), download: true, "aria-label": `Download ${title} as Parquet` }, "Parquet") : null,
+  ];
+}
+
 export class Card {
   // options: {id, title, explain, csv, wide, height}
   constructor(options) {
@@ -23,7 +31,7 @@ export class Card {
       h("summary", {}, "Numbers"),
       this.tableHost,
     );
-    this.csv = options.csv ? h("a", { class: "quiet", href: options.csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV") : null;
+    this.files = options.csv ? fileLinks(options.csv, title) : [];
     this.png = h("button", { class: "quiet", type: "button", onclick: () => downloadPng(this), "aria-label": `Download ${title} as PNG` }, "PNG");
     this.root = h(
       "section",
@@ -33,7 +41,7 @@ export class Card {
         {},
         h("h3", { id: headingId }, title),
         h("span", { class: "grow" }),
-        this.csv,
+        this.files,
         this.png,
       ),
       this.note,

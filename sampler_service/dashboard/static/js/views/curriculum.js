@@ -10,6 +10,7 @@ import { groupsChart, ratioChart } from "../charts/groups.js";
 import { quotaChart } from "../charts/quota.js";
 import { explorationChart, rolloutsChart } from "../charts/rollouts.js";
 import { shiftChart } from "../charts/shift.js";
+import { uncertaintyChart } from "../charts/uncertainty.js";
 import { figures } from "./figures.js";
 import { accountingTable, clustersTable, estimatorsTable, leasesTable } from "./tables.js";
 import { promptsPanel } from "./prompts.js";
@@ -19,7 +20,7 @@ import { url } from "./url-state.js";
 const binChoices = [10, 20, 24, 40, 60, 120];
 const strategyMillis = 15000;
 
-export function showCurriculum(main, shell, id) {
+export function showCurriculum(main, shell, id, session) {
   document.title = id;
   shell.setTrail(id);
   const asked = Number(url.get("bins"));
@@ -31,6 +32,7 @@ export function showCurriculum(main, shell, id) {
     difficultyChart(csv("histogram")),
     quotaChart(csv("quota_profile")),
     shiftChart(csv("history"), url),
+    uncertaintyChart(csv("uncertainty")),
     groupsChart(csv("history")),
     ratioChart(csv("history")),
     rolloutsChart(csv("history")),
@@ -42,8 +44,8 @@ export function showCurriculum(main, shell, id) {
     leasesTable(),
     accountingTable(),
   ];
-  const [head, difficulty, quota, shift, groups, ratio, rollouts, exploration, reliability, brier, estimators, clusters, leases, accounting] = parts.map((part) => part.root);
-  const strategy = strategyPanel();
+  const [head, difficulty, quota, shift, uncertainty, groups, ratio, rollouts, exploration, reliability, brier, estimators, clusters, leases, accounting] = parts.map((part) => part.root);
+  const strategy = strategyPanel(id, session);
   const prompts = promptsPanel(id, url);
 
   const binSelect = h(
@@ -55,7 +57,7 @@ export function showCurriculum(main, shell, id) {
   const updated = h("span", { class: "quiet-text", id: "updated" });
   const section = (name, title, ...children) => h("section", { class: "group", id: name, "aria-labelledby": `${name}-h` }, h("h2", { id: `${name}-h` }, title), h("div", { class: "grid" }, children));
   const sections = [
-    ["s-difficulty", "Difficulty", [difficulty, quota, shift]],
+    ["s-difficulty", "Difficulty", [difficulty, quota, shift, uncertainty]],
     ["s-rollouts", "Rollouts", [ratio, groups, rollouts, exploration]],
     ["s-calibration", "Predictions", [reliability, brier, estimators]],
     ["s-clusters", "Clusters and trainers", [clusters, leases, accounting]],
@@ -65,7 +67,7 @@ export function showCurriculum(main, shell, id) {
   const page = h(
     "div",
     {},
-    h("div", { class: "title" }, h("h1", {}, id), preset, h("span", { class: "grow" }), updated, h("label", { class: "inline" }, "Bins", binSelect)),
+    h("div", { class: "title" }, h("h1", {}, id), preset, h("span", { class: "grow" }), updated, h("a", { href: paths.compare(id) }, "Compare"), h("label", { class: "inline" }, "Bins", binSelect)),
     head,
     h("nav", { class: "sections", "aria-label": "Sections" }, sections.map(([name, title]) => h("a", { href: `#${name}` }, title))),
     sections.map(([name, title, children]) => section(name, title, ...children)),

@@ -1,11 +1,13 @@
 // The figures on top: where the curriculum stands, in one row.
 
 import { h, setText } from "../dom.js";
-import { compact, integer, percent, share } from "../format.js";
+import { compact, fixed, integer, percent, share } from "../format.js";
+import { rolloutsPerMinute } from "../charts/rate.js";
 
 const definitions = [
   ["prompts", "Prompts", (s) => compact(s.prompts), (s) => `${share(s.prompts_seen, s.prompts)} seen`],
   ["ratio", "Effective-prompt ratio", (s) => (s.groups > 0 ? percent(s.effective_prompt_ratio) : "–"), (s) => `${compact(s.mixed_groups)} of ${compact(s.groups)} groups mixed`],
+  ["rate", "Rollouts per minute", (s) => compact(rolloutsPerMinute(s)), (s) => (s.lag_seconds === null ? "" : `this replica lags ${fixed(s.lag_seconds, 1)} s`)],
   ["spent", "Rollouts spent", (s) => compact(s.rollouts_spent), (s) => `${share(s.exploration_rollouts, s.rollouts_spent)} exploration`],
   ["wasted", "Wasted", (s) => share(s.rollouts_wasted, s.rollouts_spent), (s) => `${compact(s.rollouts_wasted)} rollouts`],
   ["saved", "Saved vs uniform", (s) => (s.groups > 0 ? `≈ ${compact(s.rollouts_saved)}` : "–"), () => "rollouts, an estimate"],

@@ -2,8 +2,9 @@
 
 import { add, fill, h, svg } from "../dom.js";
 import { getJson, paths } from "../api.js";
-import { clock, compact, day, percent } from "../format.js";
+import { clock, compact, dash, day, fixed, percent } from "../format.js";
 import { trailingRatio } from "../charts/groups.js";
+import { rolloutsPerMinute } from "../charts/rate.js";
 
 const pageSize = 25;
 const refreshMillis = 5000;
@@ -13,9 +14,10 @@ export function showOverview(main, shell) {
   document.title = "Curricula";
   shell.setTrail("Curricula");
   const tokens = [new URLSearchParams(location.search).get("page_token") ?? ""];
+  const compareLink = h("a", { href: paths.compare(), hidden: true }, "Compare two");
   const list = h("div", {});
   const pager = h("nav", { class: "pager", "aria-label": "Pages of curricula", hidden: true });
-  fill(main, h("div", { class: "title" }, h("h1", {}, "Curricula")), list, pager);
+  fill(main, h("div", { class: "title" }, h("h1", {}, "Curricula"), h("span", { class: "grow" }), compareLink), list, pager);
   let shownAt = null;
   let nextToken = "";
 
@@ -42,6 +44,7 @@ export function showOverview(main, shell) {
       return;
     }
     fill(list, overviewTable(curricula, summaries));
+    compareLink.hidden = curricula.length < 2 && tokens.length === 1;
     pager.hidden = tokens.length === 1 && !nextToken;
     fill(
       pager,
@@ -77,23 +80,25 @@ async function readSummaries(ids) {
 }
 
 function overviewTable(curricula, summaries) {
-  const heads = ["Curriculum", "Strategy", "Prompts", "Rollouts", "Effective-prompt ratio", "Live leases", "Policy version", "Created"];
+  const heads = ["Curriculum", "Strategy", "Prompts", "Rollouts", "Rollouts per minute", "Effective-prompt ratio", "Live leases", "Policy version", "Lag", "Created"];
   const row = (curriculum) => {
     const summary = summaries.get(curriculum.curriculum_id);
     const cells = [
       curriculum.strategy?.preset || "custom",
       compact(curriculum.prompt_count),
       compact(curriculum.rollout_count),
+      summary ? rate(summary) : dash,
       summary && summary.groups > 0 ? h("span", { class: "with-spark" }, spark(summary.history), percent(summary.effective_prompt_ratio)) : "–",
       compact(curriculum.live_lease_count),
       compact(curriculum.policy_version),
+      summary ? `${fixed(summary.lag_seconds, 1)} s` : dash,
       day(curriculum.create_time),
     ];
     return h(
       "tr",
       { "data-curriculum": curriculum.curriculum_id },
       h("th", { scope: "row" }, h("a", { href: paths.page(curriculum.curriculum_id) }, curriculum.curriculum_id)),
-      cells.map((cell, i) => h("td", { "data-label": heads[i + 1], class: i > 0 && i < 6 ? "number" : null }, cell)),
+      cells.map((cell, i) => h("td", { "data-label": heads[i + 1], class: i > 0 && i < 8 ? "number" : null }, cell)),
     );
   };
   return h(
@@ -103,10 +108,21 @@ function overviewTable(curricula, summaries) {
       "table",
       { class: "overview stack" },
       h("caption", { class: "hidden" }, "Curricula with their counters"),
-      h("thead", {}, h("tr", {}, heads.map((head, i) => h("th", { scope: "col", class: i > 1 && i < 7 ? "number" : null }, head)))),
+      h("thead", {}, h("tr", {}, heads.map((head, i) => h("th", { scope: "col", class: i > 1 && i < 9 ? "number" : null }, head)))),
       h("tbody", {}, curricula.map(row)),
     ),
   );
+}
+
+const idleMillis = 10 * 60_000;
+
+// A curriculum that nothing has happened to for long keeps its last rate, and says so.
+function rate(summary) {
+  const perMinute = rolloutsPerMinute(summary);
+  if (perMinute === null) return dash;
+  const last = summary.update_time;
+  const idle = last && Date.now() - new Date(last).getTime() > idleMillis;
+  return [compact(perMinute), idle ? h("small", { class: "under" }, `until ${day(last)}`) : null];
 }
 
 function spark(history) {

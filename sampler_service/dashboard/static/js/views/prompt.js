@@ -27,17 +27,24 @@ export async function showPrompt(curriculumId, promptId, onClose) {
   try {
     // By filter and not by path: a browser would take the id ".." for the folder above.
     const page = await getJson(paths.prompts(curriculumId, { prompt_id: promptId, page_size: 1 }));
-    draw(body, page);
+    draw(body, curriculumId, page);
   } catch (error) {
     fill(body, h("p", { class: "empty" }, error.message));
   }
 }
 
-function draw(body, page) {
+function draw(body, curriculumId, page) {
   if (page.prompt_ids.length === 0) {
     fill(body, h("p", { class: "empty" }, "The service knows no prompt of this id."));
     return;
   }
+  const posterior = posteriorCard();
+  fill(body, promptFacts(page), posterior.root, h("p", {}, h("a", { href: paths.promptPage(curriculumId, page.prompt_ids[0]) }, "Its visits: predictions, quotas, rewards")));
+  posterior.update(page);
+}
+
+// What is known of the one prompt of a page of prompts.
+export function promptFacts(page) {
   const seen = page.visits[0] > 0;
   const [alpha, beta] = [page.alphas[0], page.betas[0]];
   const facts = [
@@ -51,12 +58,17 @@ function draw(body, page) {
     ["Reward, moving variance", seen ? fixed(page.ema_variances[0]) : "–"],
     ["State", page.in_flight[0] ? "in flight" : "in the pool"],
   ];
+  return h("dl", { class: "counts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "value small" }, value))));
+}
+
+export function posteriorCard() {
   const card = new Card({
     id: "posterior",
     title: "What is believed about its pass rate",
     explain: ["The Beta posterior: a narrow peak is well known, a broad one is not. Evidence from similar prompts and the fading of old rollouts are in it. The height is relative."],
   });
-  const [xs, ys] = betaShape(alpha, beta);
+  let xs = [];
+  let ys = [];
   const plot = new Plot(card, {
     label: "Posterior",
     height: 180,
@@ -68,6 +80,13 @@ function draw(body, page) {
     }),
   });
   card.details.hidden = true;
-  fill(body, h("dl", { class: "counts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "value small" }, value)))), card.root);
-  plot.update([xs, ys], `Curve of Beta(${fixed(alpha, 2)}, ${fixed(beta, 2)}).`);
+  return {
+    root: card.root,
+    update(page) {
+      const [alpha, beta] = [page.alphas[0], page.betas[0]];
+      [xs, ys] = betaShape(alpha, beta);
+      card.setNote(`Beta(${fixed(alpha, 2)}, ${fixed(beta, 2)})`);
+      plot.update([xs, ys], `Curve of Beta(${fixed(alpha, 2)}, ${fixed(beta, 2)}).`);
+    },
+  };
 }

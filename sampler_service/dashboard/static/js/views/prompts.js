@@ -1,4 +1,4 @@
-// Prompts: search, filter, page; one prompt's state in a dialog with an address of its own.
+// Prompts: search, filter, sort, page; one prompt's state in a dialog with an address of its own.
 
 import { fill, h, setText } from "../dom.js";
 import { getJson, paths } from "../api.js";
@@ -6,7 +6,18 @@ import { compact, dash, fixed, integer } from "../format.js";
 import { showPrompt } from "./prompt.js";
 
 const pageSize = 25;
-const columns = ["prompt", "cluster", "pass rate", "± sd", "groups", "rollouts", "last version", "state"];
+// Name, and the column of the API that it is sorted by.
+const columns = [
+  ["prompt"],
+  ["cluster"],
+  ["pass rate", "pass_rate"],
+  ["± sd", "pass_rate_stddev"],
+  ["groups", "visits"],
+  ["rollouts", "rollouts"],
+  ["last version", "last_policy_version"],
+  ["state"],
+];
+const orders = columns.flatMap(([, column]) => (column ? [column, `${column} desc`] : []));
 
 export function promptsPanel(id, url) {
   const field = (name, attributes) => h("input", { name, autocomplete: "off", value: url.get(name), ...attributes });
@@ -21,6 +32,8 @@ export function promptsPanel(id, url) {
   const previous = h("button", { type: "button", disabled: true, onclick: () => turn(-1) }, "Previous");
   const next = h("button", { type: "button", disabled: true, onclick: () => turn(1) }, "Next");
   const download = h("a", { class: "quiet", download: true }, "CSV of all that match");
+  const parquet = h("a", { class: "quiet", download: true }, "Parquet of all that match");
+  let order = orders.includes(url.get("sort")) ? url.get("sort") : "";
   const form = h(
     "form",
     { class: "filters", role: "search", onsubmit: onSubmit },
@@ -31,7 +44,7 @@ export function promptsPanel(id, url) {
     h("button", { type: "submit" }, "Apply"),
     h("button", { type: "button", class: "quiet", onclick: onClear }, "Clear"),
   );
-  const root = h("section", { class: "card wide", id: "prompts", "aria-label": "Prompts" }, form, status, host, h("div", { class: "pager" }, previous, next, h("span", { class: "grow" }), download));
+  const root = h("section", { class: "card wide", id: "prompts", "aria-label": "Prompts" }, form, status, host, h("div", { class: "pager" }, previous, next, h("span", { class: "grow" }), download, parquet));
   let tokens = [""];
   let nextToken = "";
   let asked = 0;
@@ -41,15 +54,39 @@ export function promptsPanel(id, url) {
     return { contains: search.value, min_pass_rate: low.value, max_pass_rate: high.value, cluster: cluster.value };
   }
 
-  async function load() {
+  // Largest first, then smallest first, then as they were added.
+  function sortBy(column) {
+    order = order === `${column} desc` ? column : order === column ? "" : `${column} desc`;
+    url.set("sort", order);
+    tokens = [""];
+    load(column);
+  }
+
+  function head([name, column], i) {
+    const number = i > 1 && i < 7 ? "number" : null;
+    if (!column) return h("th", { scope: "col", class: number }, name);
+    const [by, down] = order.split(" ");
+    const sorted = by !== column ? "none" : down ? "descending" : "ascending";
+    const mark = { none: "", descending: " ▼", ascending: " ▲" }[sorted];
+    return h(
+      "th",
+      { scope: "col", class: number, "aria-sort": sorted },
+      h("button", { type: "button", class: "sort", "data-sort": column, onclick: () => sortBy(column) }, name, h("span", { "aria-hidden": "true" }, mark)),
+    );
+  }
+
+  async function load(focusOn = "") {
     const mine = (asked += 1);
     host.setAttribute("aria-busy", "true");
-    download.href = paths.promptsCsv(id, filters());
+    download.href = paths.promptsFile(id, "csv", { ...filters(), order_by: order });
+    parquet.href = paths.promptsFile(id, "parquet", { ...filters(), order_by: order });
     try {
-      const page = await getJson(paths.prompts(id, { ...filters(), page_size: pageSize, page_token: tokens.at(-1) }));
+      const page = await getJson(paths.prompts(id, { ...filters(), order_by: order, page_size: pageSize, page_token: tokens.at(-1) }));
       if (mine !== asked) return;
       nextToken = page.next_page_token;
       draw(page);
+      // The heads were drawn anew: the keyboard stays where it was.
+      if (focusOn) host.querySelector(`[data-sort="${focusOn}"]`)?.focus();
     } catch (error) {
       if (mine === asked) setText(status, error.message);
     } finally {
@@ -73,7 +110,7 @@ export function promptsPanel(id, url) {
         "table",
         {},
         h("caption", { class: "hidden" }, "Prompts and their state"),
-        h("thead", {}, h("tr", {}, columns.map((name, i) => h("th", { scope: "col", class: i > 1 && i < 7 ? "number" : null }, name)))),
+        h("thead", {}, h("tr", {}, columns.map(head))),
         h("tbody", {}, page.prompt_ids.map((promptId, i) => row(page, promptId, i))),
       ),
     );

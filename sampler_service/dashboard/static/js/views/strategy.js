@@ -1,7 +1,8 @@
-// The strategy in force, every part and parameter spelt out.
+// The strategy in force, every part and parameter spelt out, and the way to change it for those who may.
 
 import { fill, h } from "../dom.js";
 import { day, duration, percent } from "../format.js";
+import { strategyEditor } from "./strategy-editor.js";
 
 const parts = [
   ["estimator", "Estimator", "how a prompt's pass rate is estimated"],
@@ -12,17 +13,28 @@ const parts = [
   ["iterations", "Iterations", "subsets of the pool, one after the other"],
 ];
 
-export function strategyPanel() {
+export function strategyPanel(id, session) {
   const host = h("div", { class: "strategy" });
-  const root = h("section", { class: "card wide", id: "strategy", "aria-label": "Strategy in force" }, host);
+  const mayChange = session?.role === "admin";
+  const editor = strategyEditor(id, { onSaved: (curriculum) => panel.update(curriculum) });
+  const change = h("button", { type: "button", disabled: !mayChange, onclick: () => editor.open() }, "Change …");
+  const why = mayChange ? "" : `Changing it needs the role admin; ${session?.name ? `${session.name} has ${session.role}` : "nobody is signed in"}.`;
+  const root = h(
+    "section",
+    { class: "card wide", id: "strategy", "aria-label": "Strategy in force" },
+    h("div", { class: "strategy-bar" }, h("span", { class: "note" }, why), h("span", { class: "grow" }), change),
+    editor.root,
+    host,
+  );
   let etag = null;
-  return {
+  const panel = {
     root,
     isShown: () => etag !== null,
     update(curriculum) {
       const strategy = curriculum.strategy;
       if (!strategy || curriculum.etag === etag) return;
       etag = curriculum.etag;
+      editor.follow(curriculum);
       const scalars = [
         ["Preset", strategy.preset || "custom"],
         ["Exploration floor", percent(strategy.exploration)],
@@ -38,6 +50,7 @@ export function strategyPanel() {
       );
     },
   };
+  return panel;
 }
 
 // Nested settings as nested definition lists.

@@ -1,7 +1,8 @@
 // Clusters, leases and the account of rollouts: tables that follow the summary.
 
 import { fill, h } from "../dom.js";
-import { compact, dash, fixed, integer, share, until } from "../format.js";
+import { fileLinks } from "../charts/card.js";
+import { compact, dash, fixed, integer, percent, share, until } from "../format.js";
 
 const mostRows = 200;
 
@@ -11,7 +12,7 @@ function panel(id, title, wide, csv) {
   const root = h(
     "section",
     { class: wide ? "card wide" : "card", id, "aria-labelledby": `${id}-title` },
-    h("header", {}, h("h3", { id: `${id}-title` }, title), h("span", { class: "grow" }), csv ? h("a", { class: "quiet", href: csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV") : null),
+    h("header", {}, h("h3", { id: `${id}-title` }, title), h("span", { class: "grow" }), csv ? fileLinks(csv, title) : null),
     note,
     host,
   );
@@ -42,12 +43,15 @@ export function clustersTable(csv) {
       }
       const shown = [...clusters].sort((a, b) => b.rollouts - a.rollouts || (a.cluster < b.cluster ? -1 : 1)).slice(0, mostRows);
       const rest = clusters.length - shown.length;
-      note.textContent = `${integer(clusters.length)} clusters, those with the most rollouts first.` + (rest > 0 ? ` ${integer(rest)} more are in the CSV.` : "");
+      const pool = clusters.reduce((sum, c) => sum + c.prompts, 0);
+      note.textContent = `${integer(clusters.length)} clusters, those with the most rollouts first. Weight: share of the rollouts that the last batches granted, beside the share of the pool.` + (rest > 0 ? ` ${integer(rest)} more are in the CSV.` : "");
       fill(
         host,
-        rows("Clusters", ["cluster", "prompts", "pass rate", "mixed groups", "groups", "rollouts"], shown.map((c) => [
+        rows("Clusters", ["cluster", "prompts", "share of pool", "weight", "pass rate", "mixed groups", "groups", "rollouts"], shown.map((c) => [
           c.cluster || "(none)",
           compact(c.prompts),
+          share(c.prompts, pool),
+          Number.isFinite(c.recent_share) ? bar(c.recent_share, percent(c.recent_share)) : dash,
           c.groups > 0 ? bar(c.pass_rate, fixed(c.pass_rate, 2)) : dash,
           c.groups > 0 ? bar(c.mixed_groups / c.groups, share(c.mixed_groups, c.groups, 0)) : dash,
           compact(c.groups),
