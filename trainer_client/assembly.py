@@ -31,6 +31,7 @@ from trainer_client.loop import Reporter, Trainer
 from trainer_client.metric_sinks import MetricsSink, TensorBoardSink, WandbSink
 from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import load_model
+from trainer_client.models.sharing import second_model
 from trainer_client.prompt_reading import read_prompts
 from trainer_client.rollouts import RolloutEngine
 from trainer_client.stopping import StopRequest
@@ -286,8 +287,8 @@ def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEng
     from trainer_client.rollouts.transformers_engine import TransformersEngine
 
     if not config.engine_shares_model:
-        # Sampling while the learner changes its weights needs a copy that holds still.
-        model, _ = build_model(config)
+        # Sampling while the learner changes its weights needs some that hold still.
+        model = second_model(model)
     return TransformersEngine(
         model,
         tokenizer,

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.trainer_fakes import FakeCurriculum
 from tests.unit.test_trainer_loop import digit_pool, make_trainer, says_a_digit, tiny_config
+from trainer_client.assembly import build_learner
 from trainer_client.client import RolloutStatus
 from trainer_client.config import parse_config
 from trainer_client.learner.policy import Policy
+from trainer_client.rollouts.transformers_engine import TransformersEngine
 from trainer_client.stopping import StopRequest
 from trainer_client.trainer_errors import ConfigError
 
@@ -222,3 +225,24 @@ def test_an_engine_that_never_rests_cannot_sleep() -> None:
         parse_config(
             {"tasks": [{"type": "arithmetic"}], "rollouts": {"engine": "vllm", "lookahead": 1, "sleep": True}}
         )
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_what_samples_ahead_shares_all_weights_that_are_not_trained(tmp_path: Path, lora: bool) -> None:
+    changes: dict[str, Any] = {} if lora else {"lora": None}
+    learner = build_learner(tiny_config(tmp_path, rollouts={"lookahead": 1}, **changes))
+    engine = learner.engine
+    assert isinstance(engine, TransformersEngine)
+
+    trained = {parameter.data_ptr() for parameter in learner.policy.parameters}
+    all_weights = {parameter.data_ptr() for parameter in learner.policy.model.parameters()}
+    sampling = {parameter.data_ptr() for parameter in engine.model.parameters()}
+    assert sampling & all_weights == all_weights - trained
+    assert bool(all_weights - trained) is lora
+
+    before = [parameter.clone() for parameter in engine.model.parameters()]
+    with torch.no_grad():
+        for parameter in learner.policy.parameters:
+            parameter.add_(1.0)
+    for old, new in zip(before, engine.model.parameters(), strict=True):
+        torch.testing.assert_close(old, new, rtol=0, atol=0)
