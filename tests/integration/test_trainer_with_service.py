@@ -127,6 +127,7 @@ def trained_on(folder: Path, name: str) -> dict[int, dict[str, float]]:
     }
 
 
+@pytest.mark.timeout(400)
 def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
     tmp_path: Path, service: ServiceProcess
 ) -> None:
@@ -153,7 +154,7 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
     process = subprocess.Popen(command(endless), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kept = tmp_path / "killed" / "checkpoints"
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 200
         while not list(kept.glob("step-*/state.json")):
             assert process.poll() is None
             assert time.monotonic() < deadline

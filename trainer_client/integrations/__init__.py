@@ -1,0 +1,1 @@
+"""Other frameworks' trainers under a curriculum: thin adapters, each importing its framework."""
