@@ -166,6 +166,40 @@ def test_replayed_samples_are_clipped_around_the_policy_before_the_update() -> N
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["replayed", "other-engine"])
+def test_with_ratios_of_sequences_old_rollouts_are_weighted_as_sequences(recompute: bool) -> None:
+    """By hand: s = exp(mean log π/π_old) clipped, times exp(mean log π_old/μ), a mean over the sequences."""
+    tokenizer = tiny_tokenizer()
+    model = add_lora(tiny_model(tokenizer, seed=3), rank=4, seed=1)
+    settings = UpdateSettings(
+        learning_rate=0.05, ratio="sequence", recompute_log_probs=recompute, importance_cap=100.0
+    )
+    policy = Policy(model, settings)
+    samples = [
+        Sample("old", (5, 7), (10, 11, 12), (-3.0, -9.0, -1.0), 1.0, replayed=not recompute),
+        Sample("old", (5, 7), (10, 13), (-3.5, -2.0), -1.0, replayed=not recompute),
+    ]
+    parts = policy.parts(samples)
+    old = [policy._old_log_probs(part) for part in parts]
+    with torch.no_grad():
+        before = policy.log_probs(samples).log_probs.double().numpy()
+    policy._optimizer_step(samples, old, (5, 2))
+    with torch.no_grad():
+        after = policy.log_probs(samples).log_probs.double().numpy()
+    loss = policy._optimizer_step(samples, old, (5, 2)).loss
+
+    expected = 0.0
+    for row, sample in enumerate(samples):
+        length = len(sample.behaviour_log_probs)
+        now, reference = after[row, :length], before[row, :length]
+        ratio = np.exp(np.mean(now - reference))
+        weight = np.exp(np.mean(reference - np.array(sample.behaviour_log_probs)))
+        advantage = sample.advantage
+        expected -= weight * min(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage) / 2
+    assert np.abs(after - before).max() > 0.1
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_weight_of_replayed_tokens_can_be_capped() -> None:
     losses = []
     for cap in (None, 2.0):

@@ -47,8 +47,7 @@ def clipped_policy_loss(
     """
     log_ratio = (log_probs_R_T - old_log_probs_R_T) * mask_R_T
     if ratio == "sequence":
-        lengths = mask_R_T.sum(dim=1, keepdim=True).clamp(min=1)
-        log_ratio = (log_ratio.sum(dim=1, keepdim=True) / lengths).expand_as(log_ratio)
+        log_ratio = _mean_of_sequence(log_ratio, mask_R_T)
     # exp overflows long before a ratio means anything; its clipped twin decides there.
     ratios = torch.exp(log_ratio.clamp(max=20.0))
     advantages = advantages_R[:, None]
@@ -94,11 +93,24 @@ def token_weights(
 
 
 def truncated_importance(
-    learner_log_probs_R_T: Tensor, behaviour_log_probs_R_T: Tensor, cap_R_1: Tensor | float
+    learner_log_probs_R_T: Tensor,
+    behaviour_log_probs_R_T: Tensor,
+    cap_R_1: Tensor | float,
+    mask_R_T: Tensor | None = None,
 ) -> Tensor:
     """min(π_learner / π_behaviour, cap) per token; a constant.
 
     Corrects for samples of an engine that computes differently, or of an earlier policy.
+    mask_R_T: where given, the ratio is one per sequence, as GSPO's own: the geometric mean of its tokens'.
     """
-    ratio = torch.exp((learner_log_probs_R_T - behaviour_log_probs_R_T).clamp(max=20.0))
+    log_ratio = learner_log_probs_R_T - behaviour_log_probs_R_T
+    if mask_R_T is not None:
+        log_ratio = _mean_of_sequence(log_ratio * mask_R_T, mask_R_T)
+    ratio = torch.exp(log_ratio.clamp(max=20.0))
     return torch.minimum(ratio, torch.as_tensor(cap_R_1, device=ratio.device, dtype=ratio.dtype)).detach()
+
+
+def _mean_of_sequence(masked_R_T: Tensor, mask_R_T: Tensor) -> Tensor:
+    """Every sequence's mean over its own tokens, at each of its places."""
+    lengths_R_1 = mask_R_T.sum(dim=1, keepdim=True).clamp(min=1)
+    return (masked_R_T.sum(dim=1, keepdim=True) / lengths_R_1).expand_as(masked_R_T)

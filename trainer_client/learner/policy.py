@@ -4,6 +4,7 @@ Replayed samples are clipped as in DOTS (arXiv 2506.05316): with r = π/μ, μ t
 them, and r_old = π_old/μ, π_old the policy before this update, the surrogate is
 min(r A, clip(r, r_old (1 - ε), r_old (1 + ε)) A). Since r = r_old · π/π_old that is r_old times PPO's
 surrogate in π/π_old, and so computed: π_old is the learner's own, r_old an importance weight.
+With GSPO's ratio (`sequence`) both factors are geometric means over the sequence.
 """
 
 import copy
@@ -223,7 +224,11 @@ class Policy:
         )
 
     def _correction(
-        self, part: Sequence[Sample], behaviour_R_T: Tensor, recomputed_R_T: Tensor | None
+        self,
+        part: Sequence[Sample],
+        behaviour_R_T: Tensor,
+        recomputed_R_T: Tensor | None,
+        mask_R_T: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Old log-probs [R, T], and importance weights where they are not those that were sampled from."""
         if recomputed_R_T is None:
@@ -239,7 +244,9 @@ class Policy:
         )
         old_R_T = torch.where(corrected_R, recomputed_R_T, behaviour_R_T)
         # Where nothing is corrected the two are the same, and their ratio 1.
-        return old_R_T, truncated_importance(old_R_T, behaviour_R_T, caps_R[:, None])
+        # A ratio of sequences is corrected by sequences: r_old is a mean of the same kind as π/π_old.
+        whole = mask_R_T if settings.ratio == "sequence" else None
+        return old_R_T, truncated_importance(old_R_T, behaviour_R_T, caps_R[:, None], whole)
 
     def _reference(self, part: Sequence[Sample]) -> Tensor | None:
         if self.settings.kl_coefficient <= 0:
@@ -262,7 +269,7 @@ class Policy:
         for part, recomputed in zip(self.parts(useful), old, strict=True):
             reference = self._reference(part)
             now = self.log_probs(part)
-            old_log_probs, importance = self._correction(part, self._behaviour(part), recomputed)
+            old_log_probs, importance = self._correction(part, self._behaviour(part), recomputed, now.mask)
             terms = clipped_policy_loss(
                 now.log_probs,
                 old_log_probs,
