@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.environment import environment
 from benchmarks.growth import measures
+from benchmarks.growth.presets import BAR_MILLISECONDS, of_presets
 from benchmarks.service import latency
 from benchmarks.service.process import running
 
@@ -62,6 +63,16 @@ def batches_and_methods(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def presets(options: argparse.Namespace) -> dict[str, Any]:
+    """Every preset on 100,000 prompts, batches of 512."""
+    figures: dict[str, Any] = {"prompts": 100_000, "batch": 512, "bar_milliseconds": BAR_MILLISECONDS}
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
+        for name, measured in of_presets(server, 100_000, 512, min(options.rounds, 30)):
+            figures[name] = measured
+            _say(name, measured)
+    return figures
+
+
 def replicas(options: argparse.Namespace) -> dict[str, Any]:
     """The same trainers on one process and on several, all on one log."""
     figures: dict[str, Any] = {"prompts": options.method_prompts}
@@ -104,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of the load by many trainers")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--think-milliseconds", type=float, default=5.0)
-    parser.add_argument("--parts", default="pool,batch,replicas,steps")
+    parser.add_argument("--parts", default="pool,batch,replicas,steps,presets")
     parser.add_argument("--folder", type=Path, help="where the logs of the pools are kept meanwhile")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument(
@@ -116,6 +127,7 @@ def main() -> None:
         "batch": batches_and_methods,
         "replicas": replicas,
         "steps": steps,
+        "presets": presets,
     }
     figures: dict[str, Any] = {}
     for name in options.parts.split(","):

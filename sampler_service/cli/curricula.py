@@ -1,4 +1,4 @@
-"""`curricula list | get | create | update | delete`."""
+"""`curricula list | get | create | update | shadows | delete`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sampler_service.cli.calls import (
     service,
 )
 from sampler_service.cli.completion import complete_curriculum, complete_preset
+from sampler_service.cli.shadows import shadows
 from sampler_service.cli.strategy_text import read_strategy
 
 __all__ = ["app"]
@@ -141,6 +142,9 @@ def delete(
         print_json(answer)
     else:
         console.print(f"Deleted {curriculum}.", markup=False)
+
+
+app.command("shadows")(shadows)
 
 
 def _all(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.cli.calls import DEFAULT_TARGET, JsonOption, TargetOption, console, print_json, service
+from sampler_service.cli.comparison_table import comparison_table, number
 from sampler_service.cli.completion import complete_curriculum
-from sampler_service.cli.strategy_text import read_strategy
+from sampler_service.cli.strategy_text import read_any_strategy
 
 __all__ = ["replay"]
 
@@ -38,7 +37,9 @@ def replay(
     Goes back as far as the log does: to the snapshot before the newest, or to the last restored checkpoint.
     """
     request = pb.ReplayCurriculumRequest(
-        curriculum_id=curriculum, strategies=[_strategy(text) for text in strategy], most_batches=batches
+        curriculum_id=curriculum,
+        strategies=[read_any_strategy(text) for text in strategy],
+        most_batches=batches,
     )
     with service(target) as stub:
         answer = stub.ReplayCurriculum(request, timeout=timeout)
@@ -47,38 +48,7 @@ def replay(
         return
     console.print(
         f"{answer.events:,} events, {answer.batches:,} batches, {answer.groups:,} groups"
-        f" of which {_number(100 * answer.mixed_share, 1)} % came out mixed.",
+        f" of which {number(100 * answer.mixed_share, 1)} % came out mixed.",
         markup=False,
     )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("strategy", no_wrap=True)
-    table.add_column("estimator", no_wrap=True)
-    for name in ("Brier", "log loss", "Spearman", "predicted mixed", "drawn mixed", "quotas", "batch"):
-        table.add_column(name, justify="right")
-    for one in answer.replays:
-        scores = one.calibration
-        table.add_row(
-            one.strategy,
-            one.estimator,
-            *(_number(value, 4) for value in (scores.brier, scores.log_loss)),
-            *(
-                _number(value, 3)
-                for value in (
-                    scores.spearman,
-                    one.predicted_mixed_share,
-                    one.expected_mixed_share,
-                    one.quota_overlap,
-                    one.batch_overlap,
-                )
-            ),
-        )
-    console.print(table)
-
-
-def _strategy(text: str) -> pb.Strategy:
-    is_text = text.lstrip().startswith("{") or Path(text).suffix in (".yaml", ".yml", ".json")
-    return read_strategy("", text) if is_text else read_strategy(text, "")
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"
+    console.print(comparison_table(answer.replays))

@@ -10,7 +10,13 @@ from google.protobuf import json_format
 
 from curriculum.v1 import curriculum_pb2 as pb
 
-__all__ = ["read_strategy"]
+__all__ = ["read_any_strategy", "read_strategy"]
+
+
+def read_any_strategy(text: str) -> pb.Strategy:
+    """The message for a preset, a YAML or JSON file, or JSON."""
+    is_text = text.lstrip().startswith("{") or Path(text).suffix in (".yaml", ".yml", ".json")
+    return read_strategy("", text) if is_text else read_strategy(text, "")
 
 
 def read_strategy(preset: str, text_or_file: str) -> pb.Strategy:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sampler_service.curriculum.cluster_sources import KMeansLabels
-from sampler_service.curriculum.errors import FailedPrecondition, InvalidArgument
+from sampler_service.curriculum.errors import FailedPrecondition, InvalidArgument, renamed_fields
 from sampler_service.curriculum.parts import Part
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def check_pool(strategy: Strategy, state: CurriculumState) -> None:
     Raises:
         FailedPrecondition: reason MISSING_COLUMNS; names the field to change.
     """
+    for name, shadow in strategy.shadows.items():
+        with renamed_fields(f"strategy.shadows.{name}"):
+            check_pool(shadow.strategy, state)
     for field, fault in missing_columns(strategy, state):
         raise FailedPrecondition(
             "MISSING_COLUMNS",

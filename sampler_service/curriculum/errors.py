@@ -12,6 +12,10 @@ CurriculumError
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from curriculum.v1 import log_pb2
 
 __all__ = [
@@ -24,6 +28,7 @@ __all__ = [
     "NotFound",
     "Unavailable",
     "from_refusal",
+    "renamed_fields",
 ]
 
 
@@ -104,3 +109,14 @@ _BY_CODE: dict[int, type[CurriculumError]] = {
 def from_refusal(refusal: log_pb2.Refusal) -> CurriculumError:
     """The error that a fold kept as a refusal."""
     return _BY_CODE.get(refusal.code, CurriculumError)(refusal.reason, refusal.message, refusal.field)
+
+
+@contextmanager
+def renamed_fields(new: str) -> Iterator[None]:
+    """Refusals of a strategy inside name `new` where they would name `strategy`."""
+    try:
+        yield
+    except CurriculumError as refusal:
+        field = re.sub(r"^strategy\b", new, refusal.field)
+        message = re.sub(r"\bstrategy\.", f"{new}.", refusal.message)
+        raise type(refusal)(refusal.reason, message, field, refusal.retry_after_seconds) from None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum import clustering, grants, iterations, reports
+from sampler_service.curriculum import clustering, grants, iterations, reports, shadow_book
 from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
     Aborted,
@@ -25,6 +25,7 @@ from sampler_service.curriculum.errors import (
 )
 from sampler_service.curriculum.fold_version import known_version, readable_strategy
 from sampler_service.curriculum.history import FINE_BINS
+from sampler_service.curriculum.shadow_book import ShadowBook
 from sampler_service.curriculum.sources import COLD_START, CONTINUATION, REFERENCE
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
@@ -50,6 +51,7 @@ def create_state(event: log_pb2.Event, revision: str, millis: int) -> Curriculum
     state.fold_version = known_version(created.fold_version)
     state.revision = revision
     state.created_millis = state.millis = millis
+    state.shadows = ShadowBook(revision, millis)
     state.requests.remember(event.request_id, event.fingerprint, log_pb2.Outcome(revision=revision))
     return state
 
@@ -284,7 +286,7 @@ def _check_strategy(state: CurriculumState, event: log_pb2.StrategyUpdated) -> N
 
 def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated) -> log_pb2.Outcome:
     state = machine.state
-    before = state.strategy
+    before, etag = state.strategy, state.etag
     state.set_strategy(Strategy.from_json(event.strategy_json), event.preset)
     # Never back: an older release that goes on using the log has folded with the newer one by now.
     state.fold_version = max(state.fold_version, event.fold_version)
@@ -306,6 +308,9 @@ def _update_strategy(machine: CurriculumMachine, event: log_pb2.StrategyUpdated)
         state.due.remove_source(CONTINUATION)
     if state.strategy.estimator.shared_evidence != before.estimator.shared_evidence:
         state.due.remove_source(REFERENCE)
+    if state.etag != etag:
+        # All strategies that are compared have seen the same batches.
+        state.shadows = ShadowBook(state.revision, state.millis)
     state.recount()
     machine.all_changed = True
     return log_pb2.Outcome()
@@ -427,7 +432,7 @@ def adopt_import(kept: CurriculumState, event: log_pb2.Event, revision: str, mil
     """
     kept.curriculum_id = event.curriculum_imported.curriculum_id
     kept.checkpoints = {}
-    kept.revision = revision
+    kept.revision = kept.shadows.revision = revision
     kept.millis = max(millis, kept.millis)
     kept.requests.remember(event.request_id, event.fingerprint, log_pb2.Outcome(revision=revision))
     return kept
@@ -446,6 +451,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "batch_released": _check_release,
     "policy_advanced": _check_advance,
     "clusters_assigned": clustering.check,
+    "shadows_scored": shadow_book.check,
     "checkpoint_created": _check_checkpoint,
     "checkpoint_restored": _check_known_checkpoint,
     "checkpoint_deleted": _check_known_checkpoint,
@@ -459,6 +465,7 @@ _APPLIERS: Final[dict[str, Apply]] = {
     "leases_expired": _expire,
     "policy_advanced": _advance,
     "clusters_assigned": clustering.apply,
+    "shadows_scored": shadow_book.apply,
     "checkpoint_created": _create_checkpoint,
     "checkpoint_restored": _restored,
     "checkpoint_deleted": _delete_checkpoint,

@@ -184,6 +184,13 @@ class BatchPlanner:
         assert self._weighing is not None
         return self._weighing.pool
 
+    def odds(self, rows: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Probability of each of `rows` in the next draw; None for scored proposals and draws by cluster."""
+        if not isinstance(self._state.strategy.proposal, WeightedProposal) or self._by_cluster:
+            return None
+        pool = self.update()
+        return pool.weights_of(rows) / pool.total if pool.total > 0 else np.zeros(len(rows))
+
     def _weigh(self, rows: NDArray[Any] | slice) -> NDArray[np.float64]:
         """Weights of `rows`; zero while in flight or reserved, and for scored proposals one for all."""
         state = self._state

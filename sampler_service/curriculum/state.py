@@ -17,6 +17,7 @@ from sampler_service.curriculum.fold_version import known_version, readable_stra
 from sampler_service.curriculum.history import FINE_BINS, History
 from sampler_service.curriculum.leases import LeaseBook
 from sampler_service.curriculum.request_memory import RequestMemory
+from sampler_service.curriculum.shadow_book import ShadowBook
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.curriculum.table import PromptTable
 from sampler_service.curriculum.views import GradientNorms, Moment, PromptView, TableView
@@ -71,6 +72,8 @@ class CurriculumState:
         """Prompts to serve before any other."""
         self.checkpoints: dict[str, dict[str, Any]] = {}
         """By id: revision, millis, policy_version; oldest first."""
+        self.shadows = ShadowBook()
+        """How the shadow strategies have done."""
 
     def set_strategy(self, strategy: Strategy, preset: str) -> None:
         """Puts a strategy in force."""
@@ -208,6 +211,7 @@ class CurriculumState:
         state.requests = RequestMemory.restore(under("requests"))
         state.history = History.restore(under("history"))
         state.due = DueBook.restore(under("due"))
+        state.shadows = ShadowBook.restore(under("shadows"))
         for prefix in _MEMORIES:
             setattr(state, prefix, {name: np.array(array) for name, array in under(prefix).items()})
         return state
@@ -233,5 +237,6 @@ def _parts(state: CurriculumState) -> dict[str, Any]:
         "requests": state.requests,
         "history": state.history,
         "due": state.due,
+        "shadows": state.shadows,
     }
     return parts

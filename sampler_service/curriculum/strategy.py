@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -13,15 +14,19 @@ from sampler_service.curriculum.cluster_sources import CLUSTER_SOURCES, ClusterS
 from sampler_service.curriculum.clusters import CLUSTERS, ClusterShares
 from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
-from sampler_service.curriculum.errors import InvalidArgument
+from sampler_service.curriculum.errors import InvalidArgument, renamed_fields
 from sampler_service.curriculum.iterations import Iterations
 from sampler_service.curriculum.parts import Registry, validated
+from sampler_service.curriculum.presets import DEFAULT_PRESET, PRESETS
 from sampler_service.curriculum.proposals import PROPOSALS, Proposal
 from sampler_service.curriculum.quotas import QUOTAS, Quota
 from sampler_service.curriculum.shared_evidence import SHARED_EVIDENCE, SharedEvidence
 from sampler_service.curriculum.stopping import STOPPINGS, Stopping
 
-__all__ = ["Estimator", "Strategy", "resolve"]
+__all__ = ["MOST_SHADOWS", "Estimator", "Shadow", "Strategy", "resolve"]
+
+MOST_SHADOWS: Final = 4
+_SHADOW_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class Estimator(BaseModel):
@@ -106,6 +111,8 @@ class Strategy(BaseModel):
     """How long a batch stays leased."""
     max_staleness: int = Field(default=8, ge=0)
     """A report whose policy is more versions behind than this is no evidence."""
+    shadows: dict[str, Shadow] = Field(default_factory=dict)
+    """By name: strategies that are followed beside this one and compared with it, and never served."""
 
     PARTS: ClassVar[dict[str, Registry[Any]]] = {
         "proposal": PROPOSALS,
@@ -133,6 +140,17 @@ class Strategy(BaseModel):
             return validated(Iterations, value, "strategy.iterations")
         return None if value in (None, {}, "none", {"none": {}}) else value
 
+    @field_validator("shadows", mode="before")
+    @classmethod
+    def _parse_shadows(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise InvalidArgument(
+                "INVALID_PART",
+                f"strategy.shadows must map names to strategies, got {value!r}.",
+                "strategy.shadows",
+            )
+        return {name: _stored_shadow(name, shadow) for name, shadow in value.items()}
+
     @field_validator("estimator", mode="before")
     @classmethod
     def _parse_estimator(cls, value: object) -> object:
@@ -142,11 +160,14 @@ class Strategy(BaseModel):
 
     def dump(self) -> dict[str, Any]:
         """As JSON values, every part and parameter spelt out."""
-        plain = self.model_dump(mode="json", exclude={"estimator", "clusters", "iterations", *self.PARTS})
+        apart = {"estimator", "clusters", "iterations", "shadows", *self.PARTS}
+        plain = self.model_dump(mode="json", exclude=apart)
         parts = {name: registry.dump(getattr(self, name)) for name, registry in self.PARTS.items()}
         # A part that is off is spelt out too, or it would come back with the preset.
         parts["clusters"] = {} if self.clusters is None else CLUSTERS.dump(self.clusters)
         parts["iterations"] = {} if self.iterations is None else self.iterations.model_dump(mode="json")
+        if self.shadows:  # Left out when empty: a strategy without any keeps the etag it always had.
+            parts["shadows"] = {name: shadow.dump() for name, shadow in self.shadows.items()}
         return {"estimator": self.estimator.dump(), **parts, **plain}
 
     def to_json(self) -> str:
@@ -175,6 +196,86 @@ class Strategy(BaseModel):
         return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
 
 
+class Shadow(BaseModel):
+    """A strategy that is followed beside the one in force."""
+
+    model_config = ConfigDict(frozen=True)
+
+    preset: str
+    """The preset that it was made from."""
+    strategy: Strategy
+    """All of it, without shadows of its own."""
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values, every part and parameter spelt out."""
+        return {"preset": self.preset, **self.strategy.dump()}
+
+
+Strategy.model_rebuild()
+
+
+def _stored_shadow(name: str, value: object) -> Shadow:
+    """A shadow as `Shadow.dump` spells it out."""
+    if isinstance(value, Shadow):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(
+            "INVALID_PART",
+            f"strategy.shadows.{name} must be a strategy, as {{preset: name}} or part by part, got {value!r}.",
+            f"strategy.shadows.{name}",
+        )
+    parts = {key: part for key, part in value.items() if key != "preset"}
+    return Shadow(
+        preset=str(value.get("preset", "")), strategy=validated(Strategy, parts, f"strategy.shadows.{name}")
+    )
+
+
+def _resolved_shadows(value: object) -> object:
+    """Shadows as requests name them, each a preset with parts of it replaced.
+
+    Raises:
+        InvalidArgument: too many, a name that is none, or a strategy that is not valid; names the field.
+    """
+    if not isinstance(value, Mapping):
+        return value  # Refused with the other fields.
+    if len(value) > MOST_SHADOWS:
+        raise InvalidArgument(
+            "TOO_MANY_SHADOWS",
+            f"strategy.shadows has {len(value)} entries; {MOST_SHADOWS} can be followed. Leave some out, or compare"
+            " them over the recorded log (ReplayCurriculum).",
+            "strategy.shadows",
+        )
+    return {name: _resolved_shadow(name, shadow) for name, shadow in value.items()}
+
+
+def _resolved_shadow(name: str, value: object) -> object:
+    field = f"strategy.shadows.{name}"
+    if not _SHADOW_NAME.fullmatch(name):
+        raise InvalidArgument(
+            "INVALID_ID",
+            f"strategy.shadows: the name {name[:80]!r} must be 1 to 64 letters, digits or . _ + -, the first a letter"
+            " or digit.",
+            "strategy.shadows",
+        )
+    if isinstance(value, str):
+        value = {"preset": value}
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("shadows"):
+        raise InvalidArgument(
+            "IMPOSSIBLE_COMBINATION", f"{field}.shadows: a shadow has none of its own.", f"{field}.shadows"
+        )
+    preset = value.get("preset") or ""
+    parts = {key: part for key, part in value.items() if key not in ("preset", "shadows")}
+    with renamed_fields(field):
+        if not isinstance(preset, str):
+            raise InvalidArgument(
+                "INVALID_PART", f"strategy.preset = {preset!r} must be a preset's name.", "strategy.preset"
+            )
+        strategy = resolve(preset, parts)
+    return Shadow(preset=preset or DEFAULT_PRESET, strategy=strategy)
+
+
 def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
     """The strategy of a preset with parts of it replaced.
 
@@ -185,8 +286,6 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
     Raises:
         InvalidArgument: unknown preset, part or parameter, or a combination that cannot work.
     """
-    from sampler_service.curriculum.presets import DEFAULT_PRESET, PRESETS
-
     name = preset or DEFAULT_PRESET
     if name not in PRESETS:
         raise InvalidArgument(
@@ -195,6 +294,8 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
             "strategy.preset",
         )
     values: dict[str, Any] = {**PRESETS[name], **overrides}
+    if "shadows" in values:
+        values["shadows"] = _resolved_shadows(values["shadows"])
     estimator = overrides.get("estimator", {})
     if isinstance(estimator, Mapping):
         values["estimator"] = {

@@ -17,7 +17,15 @@ from sampler_service.dashboard.reader import CurriculumReader, ReadError
 __all__ = ["create_downloads"]
 
 TableName = Literal[
-    "calibration", "clusters", "estimators", "histogram", "history", "quota_profile", "uncertainty"
+    "calibration",
+    "clusters",
+    "estimators",
+    "histogram",
+    "history",
+    "quota_profile",
+    "shadow_series",
+    "shadows",
+    "uncertainty",
 ]
 
 _CSV, _PARQUET = "text/csv", "application/vnd.apache.parquet"

@@ -76,6 +76,24 @@ def _uncertainty(summary: pb.Summary) -> Iterable[Sequence[object]]:
     yield from zip(uncertainty.edges, uncertainty.edges[1:], uncertainty.counts, strict=False)
 
 
+def _shadows(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    fields = [f.name for f in pb.StrategyReplay.DESCRIPTOR.fields if f.name != "calibration"]
+    scores = ("predictions", "brier", "log_loss", "spearman", "spearman_groups")
+    yield (*fields, *scores)
+    for one in summary.shadows.strategies:
+        yield (
+            *(getattr(one, name) for name in fields),
+            *(getattr(one.calibration, name) for name in scores),
+        )
+
+
+def _shadow_series(summary: pb.Summary) -> Iterable[Sequence[object]]:
+    yield ("strategy", "policy_version", "brier", "expected_mixed_share")
+    for one in summary.shadows.series:
+        for point in zip(one.policy_versions, one.briers, one.expected_mixed_shares, strict=True):
+            yield (one.strategy, *point)
+
+
 SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = {
     "calibration": _calibration,
     "clusters": _clusters,
@@ -83,6 +101,8 @@ SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = 
     "histogram": _histogram,
     "history": _history,
     "quota_profile": _quota_profile,
+    "shadow_series": _shadow_series,
+    "shadows": _shadows,
     "uncertainty": _uncertainty,
 }
 

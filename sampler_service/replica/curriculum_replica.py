@@ -52,6 +52,8 @@ class CurriculumReplica(BatchSource):
         self.used = time.monotonic()
         self.called = False
         """A call has used it, not only a listing."""
+        self.beside_bytes = 0
+        """Memory of what follows it: its shadow strategies."""
 
     @property
     def wants_snapshot(self) -> bool:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sampler_service.curriculum.history import FINE_BINS
+from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.curriculum_replica import CurriculumReplica
+from sampler_service.replica.shadow_answers import shadows_message
 
-__all__ = ["CurriculumStatistics", "EstimatorFigures", "statistics_of"]
+__all__ = ["CurriculumStatistics", "EstimatorFigures", "ShadowFigures", "statistics_of"]
 
 
 class EstimatorFigures(NamedTuple):
@@ -19,6 +21,16 @@ class EstimatorFigures(NamedTuple):
     brier_sum: float
     log_loss_sum: float
     spearman: float
+
+
+class ShadowFigures(NamedTuple):
+    """How a strategy has done beside the one in force, since the comparison began."""
+
+    predictions: float
+    brier_sum: float
+    expected_mixed_share: float
+    """NaN before the first batch is compared."""
+    quota_overlap: float
 
 
 _BINS = 10
@@ -55,6 +67,8 @@ class CurriculumStatistics:
     """Against uniform sampling, an estimate."""
     scores: dict[str, EstimatorFigures]
     """By estimator."""
+    shadows: dict[str, ShadowFigures]
+    """By name, the strategy in force among them; empty without shadows."""
 
 
 def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
@@ -88,4 +102,20 @@ def statistics_of(replica: CurriculumReplica) -> CurriculumStatistics:
             name: EstimatorFigures(one.predictions, one.brier_sum, one.log_loss_sum, one.spearman())
             for name, one in state.history.scores.estimators.items()
         },
+        shadows=_shadows(state),
     )
+
+
+def _shadows(state: CurriculumState) -> dict[str, ShadowFigures]:
+    message = shadows_message(state)
+    if message is None:
+        return {}
+    return {
+        one.strategy: ShadowFigures(
+            one.calibration.predictions,
+            one.calibration.brier * one.calibration.predictions if one.calibration.predictions else 0.0,
+            one.expected_mixed_share,
+            one.quota_overlap,
+        )
+        for one in message.strategies
+    }

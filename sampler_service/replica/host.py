@@ -15,6 +15,7 @@ from sampler_service.replica.curriculum_statistics import CurriculumStatistics, 
 from sampler_service.replica.housekeeping import Housekeeping
 from sampler_service.replica.loaded_curricula import Residency
 from sampler_service.replica.settings import ReplicaSettings
+from sampler_service.replica.shadowing import Shadowing
 from sampler_service.replica.snapshotting import take_snapshot
 from sampler_service.replica.tailing import Tailing
 
@@ -42,14 +43,17 @@ class ReplicaHost(AdministrationCalls, PromptCalls, BatchCalls, CheckpointCalls,
         super().__init__(client, settings, seed=seed)
         self._housekeeping = Housekeeping(self._curricula, settings)
         self._tailing = Tailing(lambda: self._curricula, settings.max_lag_seconds)
+        self._shadowing = Shadowing(lambda: self._curricula, settings.shadow_share)
 
     async def start(self) -> None:
-        """Begins housekeeping and tailing."""
+        """Begins housekeeping, tailing, and following shadow strategies."""
         self._housekeeping.start()
         self._tailing.start()
+        self._shadowing.start()
 
     async def close(self) -> None:
-        """Ends housekeeping and tailing, waits for writes, and snapshots what has changed."""
+        """Ends what goes on in the background, waits for writes, and snapshots what has changed."""
+        await self._shadowing.stop()
         await self._tailing.stop()
         await self._housekeeping.stop()
         for replica in self._curricula:

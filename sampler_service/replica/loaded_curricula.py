@@ -152,7 +152,7 @@ class LoadedCurricula:
     async def weigh(self, replica: CurriculumReplica) -> None:
         """It has grown, by more than the next round should wait for."""
         if self._replicas.get(replica.curriculum_id) is replica:
-            self._bytes[replica.curriculum_id] = estimated_bytes(replica.state)
+            self._bytes[replica.curriculum_id] = estimated_bytes(replica.state) + replica.beside_bytes
             with self.in_use(replica.curriculum_id):
                 await self._make_room()
 
@@ -160,7 +160,7 @@ class LoadedCurricula:
         """Lets go of what nobody uses, and of more when memory is short."""
         for replica in self:
             if not replica.gone:
-                self._bytes[replica.curriculum_id] = estimated_bytes(replica.state)
+                self._bytes[replica.curriculum_id] = estimated_bytes(replica.state) + replica.beside_bytes
         for replica in self:
             idle = time.monotonic() - replica.used >= self._settings.idle_seconds
             if idle and not replica.state.leases.live and await self._let_go(replica):

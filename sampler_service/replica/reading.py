@@ -16,8 +16,9 @@ from sampler_service.curriculum.history import FINE_BINS, HISTORY_BINS, PROFILE_
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.replica.answers import timestamp
 from sampler_service.replica.pool_figures import PoolFigures, ratio
+from sampler_service.replica.shadow_answers import shadows_message
 
-__all__ = ["calibration_message", "histogram_bins", "summary"]
+__all__ = ["histogram_bins", "summary"]
 
 _DEFAULT_BINS: Final = 20
 # As many as say what strategy is in force, and cost a fraction of a millisecond.
@@ -93,6 +94,7 @@ def figures(state: CurriculumState, bins: int) -> pb.Summary:
         completion_tokens=counters.get("completion_tokens", 0),
         update_time=timestamp(state.millis),
         preset=state.preset,
+        shadows=shadows_message(state),
     )
 
 
@@ -142,12 +144,12 @@ def _calibration(state: CurriculumState) -> pb.Calibration:
     predictions, brier, log_loss = (
         history.totals[name] for name in ("predictions", "brier_sum", "log_loss_sum")
     )
-    return calibration_message(
+    return _calibration_message(
         predictions, brier, log_loss, history.scores.bins, scores[-1] if scores else None
     )
 
 
-def calibration_message(
+def _calibration_message(
     predictions: float,
     brier_sum: float,
     log_loss_sum: float,
@@ -176,7 +178,7 @@ def _estimators(state: CurriculumState) -> list[pb.EstimatorCalibration]:
         listed.append(
             pb.EstimatorCalibration(
                 estimator=name,
-                calibration=calibration_message(
+                calibration=_calibration_message(
                     scores.predictions, scores.brier_sum, scores.log_loss_sum, scores.bins, scores
                 ),
                 in_force=name == state.estimator_name,

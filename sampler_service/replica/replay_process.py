@@ -10,11 +10,11 @@ from typing import Any
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.replay import RecordedEvent, Replay, ReplayedStrategy, replay
+from sampler_service.curriculum.replay import RecordedEvent, Replay, replay
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.log import revision_millis
-from sampler_service.replica.reading import calibration_message
+from sampler_service.replica.shadow_answers import strategy_message
 
 __all__ = ["main"]
 
@@ -35,33 +35,24 @@ def main() -> None:
 
 def _message(done: Replay) -> pb.ReplayCurriculumResponse:
     return pb.ReplayCurriculumResponse(
-        replays=[_strategy(one) for one in done.strategies],
+        replays=[
+            strategy_message(
+                one.name,
+                one.estimator,
+                one.sums(),
+                one.scores.bins,
+                one.scores.spearman(),
+                one.scores.window_groups,
+            )
+            for one in done.strategies
+        ],
         events=done.events,
         batches=done.batches,
         compared_batches=done.compared_batches,
         groups=int(done.groups),
-        mixed_share=_share(done.mixed_groups, done.groups),
+        mixed_share=done.mixed_groups / done.groups if done.groups else math.nan,
         revision=done.revision,
     )
-
-
-def _strategy(one: ReplayedStrategy) -> pb.StrategyReplay:
-    scores = one.scores
-    return pb.StrategyReplay(
-        strategy=one.name,
-        estimator=one.estimator,
-        calibration=calibration_message(
-            scores.predictions, scores.brier_sum, scores.log_loss_sum, scores.bins, scores
-        ),
-        predicted_mixed_share=_share(one.predicted_mixed, one.recorded_prompts),
-        expected_mixed_share=_share(one.expected_mixed, one.planned_prompts),
-        quota_overlap=_share(one.overlap_rollouts, one.compared_rollouts),
-        batch_overlap=_share(one.shared_prompts, one.planned_prompts),
-    )
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
 
 
 if __name__ == "__main__":

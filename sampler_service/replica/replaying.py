@@ -27,7 +27,7 @@ from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.requests import to_strategy
 from sampler_service.replica.restoring import bring_embeddings, load_state
 
-__all__ = ["replay_curriculum"]
+__all__ = ["begin_state", "replay_curriculum"]
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ async def _history(replica: CurriculumReplica) -> tuple[CurriculumState, list[tu
                 event = log_pb2.Event.FromString(entry.payload)
                 kind = event.WhichOneof("event")
                 if base is None:
-                    base = await _begin(replica, event, entry.id)
+                    base = await begin_state(replica, event, entry.id)
                 elif kind == "checkpoint_restored" and (
                     restored := await _restored(replica, base, events, event, entry.id)
                 ):
@@ -106,7 +106,8 @@ async def _history(replica: CurriculumReplica) -> tuple[CurriculumState, list[tu
     return base, events
 
 
-async def _begin(replica: CurriculumReplica, event: log_pb2.Event, revision: str) -> CurriculumState:
+async def begin_state(replica: CurriculumReplica, event: log_pb2.Event, revision: str) -> CurriculumState:
+    """The state after a log's first event."""
     if event.WhichOneof("event") != "curriculum_imported":
         return create_state(event, revision, revision_millis(revision))
     _, kept = await load_state(replica.store, event.curriculum_imported.revision)

@@ -32,5 +32,7 @@ class ReplicaSettings(BaseModel):
     """Pools of at least this size are weighed anew in a thread when the policy advances."""
     max_import_bytes: int = Field(default=16 * 2**30, ge=2**20)
     """Largest file that ImportCurriculum takes; it is kept in the temporary directory (TMPDIR) while checked."""
+    shadow_share: float = Field(default=0.25, gt=0, le=1)
+    """Most of one processor that following shadow strategies takes, on average; comparisons are skipped first."""
     max_grant_attempts: int = Field(default=16, ge=1)
     """Draws of one batch before giving up, when other replicas are faster each time."""

@@ -85,6 +85,24 @@ class CurriculumCollector(Collector):
         for name, (text, read) in _SCORES.items():
             yield self._split(figures, name, text, "estimator", read)
         yield self._spearman(figures)
+        for name, (text, read) in _SHADOW_SUMS.items():
+            yield self._split(figures, name, text, "strategy", read)
+        for name, (text, value) in _SHADOW_SHARES.items():
+            yield self._shadow_shares(figures, name, text, value)
+
+    def _shadow_shares(
+        self,
+        figures: Sequence[CurriculumStatistics],
+        name: str,
+        text: str,
+        read: Callable[[CurriculumStatistics], dict[str, float]],
+    ) -> Metric:
+        family = GaugeMetricFamily(f"curriculum_{name}", text, labels=["curriculum", "strategy"])
+        for one in figures[: self._max_curricula]:
+            for strategy, value in read(one).items():
+                if math.isfinite(value):
+                    family.add_metric([one.curriculum_id, strategy], value)
+        return family
 
     def _spearman(self, figures: Sequence[CurriculumStatistics]) -> Metric:
         text = "Rank correlation of predicted and observed pass rates over the last groups."
@@ -213,4 +231,27 @@ _SCORES = {
     "estimator_predictions": ("Rollouts whose pass rate had been predicted.", _scored("predictions")),
     "estimator_brier": ("Sum of their Brier scores.", _scored("brier_sum")),
     "estimator_log_loss": ("Sum of their log losses.", _scored("log_loss_sum")),
+}
+
+
+def _followed(field: str) -> Callable[[CurriculumStatistics], dict[str, float]]:
+    return lambda one: {name: getattr(shadow, field) for name, shadow in one.shadows.items()}
+
+
+_SHADOW_SUMS = {
+    "shadow_predictions": (
+        "Rollouts whose pass rate each compared strategy had predicted.",
+        _followed("predictions"),
+    ),
+    "shadow_brier": ("Sum of their Brier scores.", _followed("brier_sum")),
+}
+_SHADOW_SHARES = {
+    "shadow_expected_mixed_share": (
+        "Share of mixed groups expected of the batches that each compared strategy would have drawn.",
+        _followed("expected_mixed_share"),
+    ),
+    "shadow_quota_overlap": (
+        "Share of the rollouts that each compared strategy would have given to the same prompts.",
+        _followed("quota_overlap"),
+    ),
 }

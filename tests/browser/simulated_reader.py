@@ -181,6 +181,7 @@ class SimulatedCurriculum:
             one.briers.extend(p["brier"] for p in self.points)
             one.log_losses.extend(3 * p["brier"] for p in self.points)
             one.spearmans.extend([0.62] * count)
+        self._fill_shadows(message.shadows)
         self._fill_quota_profile(message.quota_profile)
         self._fill_clusters(message)
         self._fill_leases(message)
@@ -226,6 +227,21 @@ class SimulatedCurriculum:
             calibration.bin_observed.append(
                 0.08 + 0.85 * predicted + 0.03 * (-1) ** i if count else float("nan")
             )
+
+    def _fill_shadows(self, shadows: pb.Shadows) -> None:
+        shadows.batches, shadows.compared_batches = self.version, self.version - 1
+        for i, name in enumerate(("in force", "mopps", "cures-0.3")):
+            one = shadows.strategies.add(strategy=name, estimator=f"none+none#{i:06d}")
+            self._fill_calibration(one.calibration)
+            one.calibration.brier += 0.01 * i
+            one.predicted_mixed_share, one.expected_mixed_share = 0.41 + 0.02 * i, 0.47 - 0.03 * i
+            one.quota_overlap, one.batch_overlap = 1.0 - 0.2 * i, 0.31 / (1 + i)
+            one.shared_groups, one.shared_mixed_share = 40 * self.version, 0.52 - 0.1 * i
+            one.weighted_groups, one.weighted_support = 400.0 / (1 + i), 0.98
+            one.weighted_mixed_share = 0.44 if i < 2 else math.nan
+            series = shadows.series.add(strategy=name, policy_versions=range(1, len(self.points) + 1))
+            series.briers.extend(p["brier"] + 0.01 * i for p in self.points)
+            series.expected_mixed_shares.extend(p["mixed"] / GROUPS_PER_STEP - 0.02 * i for p in self.points)
 
     def _fill_quota_profile(self, profile: pb.QuotaProfile) -> None:
         profile.edges.extend(np.linspace(0, 1, 21).tolist())

@@ -55,7 +55,7 @@ def selectors(node: Any) -> Iterator[Any]:
 @pytest.fixture
 async def exposed(service: RunningService) -> dict[str, set[str]]:
     """Names and labels of all samples, of a service that has done something of everything."""
-    await pool(service.stub, preset="uniform-grpo")
+    await pool(service.stub, preset="uniform-grpo", shadows={"mopps": "mopps"})
     batch = (await service.stub.NextBatch(next_batch(4))).batch
     groups = [[1.0, 0.0] * (quota // 2) for quota in batch.quotas]
     await service.stub.ReportRollouts(report(batch.prompt_ids, groups, batch.lease_id))
@@ -63,11 +63,26 @@ async def exposed(service: RunningService) -> dict[str, set[str]]:
         pb.AdvancePolicyRequest(curriculum_id="math", request_id=new_id(), policy_version=1)
     )
     assert await take_snapshot(await service.service.host.replica("math"))
+    await shadows_compared(service)
     assert service.service.dashboard is not None
     await asyncio.to_thread(
         urllib.request.urlopen, f"{service.service.dashboard.url}api/v1/curricula", timeout=60
     )
     return labels_by_sample(service.service.registry)
+
+
+async def shadows_compared(service: RunningService) -> None:
+    """Batches, until one has been compared with what a shadow would have drawn."""
+    async with asyncio.timeout(120):
+        while True:
+            batch = (await service.stub.NextBatch(next_batch(4))).batch
+            await service.stub.ReportRollouts(
+                report(batch.prompt_ids, [[1.0] * n for n in batch.quotas], batch.lease_id)
+            )
+            answer = await service.stub.GetSummary(pb.GetSummaryRequest(curriculum_id="math"))
+            if answer.summary.shadows.compared_batches:
+                return
+            await asyncio.sleep(0.2)
 
 
 def labels_by_sample(registry: CollectorRegistry) -> dict[str, set[str]]:

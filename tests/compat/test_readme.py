@@ -109,7 +109,14 @@ def test_the_settings_on_the_page_are_those_of_the_models():
 def test_every_reason_the_service_gives_is_on_the_page():
     page = (ROOT / "docs" / "api.md").read_text()
     # What only an event that no client wrote can meet is not a client's concern.
-    internal = {"NOT_CREATED", "UNKNOWN_EVENT", "INVALID_GRANT", "INVALID_CLUSTERS"}
+    internal = {
+        "NOT_CREATED",
+        "UNKNOWN_EVENT",
+        "INVALID_GRANT",
+        "INVALID_CLUSTERS",
+        "INVALID_SHADOWS",
+        "SHADOWS_CHANGED",
+    }
     missing = sorted(reason for reason in reasons_given() - internal if f"`{reason}`" not in page)
     assert not missing, f"docs/api.md does not name {missing}"
 

@@ -18,7 +18,17 @@ from sampler_service.dashboard.parquet import write_parquet
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
 API = "/api/v1/curricula/trained"
-TABLES = ("calibration", "clusters", "estimators", "histogram", "history", "quota_profile", "uncertainty")
+TABLES = (
+    "calibration",
+    "clusters",
+    "estimators",
+    "histogram",
+    "history",
+    "quota_profile",
+    "shadow_series",
+    "shadows",
+    "uncertainty",
+)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.machine import create_state
-from sampler_service.curriculum.replay import RecordedEvent, Replay, mixed_probability, replay
+from sampler_service.curriculum.replay import RecordedEvent, Replay, replay
+from sampler_service.curriculum.shadow import mixed_probability
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run

@@ -39,6 +39,7 @@ def figures(name: str, **changes: object) -> CurriculumStatistics:
         "recent_mixed_share": 0.25,
         "rollouts_saved": -3.0,
         "scores": {"item_response+none#1f00aa": EstimatorFigures(100.0, 20.0, 60.0, 0.75)},
+        "shadows": {},
     }
     return CurriculumStatistics(**(values | changes))  # type: ignore[arg-type]
 

@@ -203,6 +203,7 @@ class Strategy(_message.Message):
     EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
     CLUSTER_SOURCE_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """Name of a preset; empty means the service's default, `frontier`."""
     exploration: _builtins.float
@@ -255,6 +256,12 @@ class Strategy(_message.Message):
         {k_means: {k, ...}} over their embeddings, for those added without.
         """
 
+    @_builtins.property
+    def shadows(self) -> _struct_pb2.Struct:
+        """Strategies that are followed beside this one and compared with it, and never
+        served: {name: {preset, proposal, ...}}, each like a strategy, at most 4.
+        """
+
     def __init__(
         self,
         *,
@@ -272,10 +279,11 @@ class Strategy(_message.Message):
         equal_quotas: _builtins.bool | None = ...,
         iterations: _struct_pb2.Struct | None = ...,
         cluster_source: _struct_pb2.Struct | None = ...,
+        shadows: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "shadows", b"shadows", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "stopping", b"stopping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas", "_exploration", b"_exploration", "_lease_seconds", b"_lease_seconds", "_max_staleness", b"_max_staleness", "_rollouts_per_prompt", b"_rollouts_per_prompt", "cluster_source", b"cluster_source", "clusters", b"clusters", "equal_quotas", b"equal_quotas", "estimator", b"estimator", "exploration", b"exploration", "iterations", b"iterations", "lease_seconds", b"lease_seconds", "max_staleness", b"max_staleness", "predictor", b"predictor", "preset", b"preset", "proposal", b"proposal", "quota", b"quota", "rollouts_per_prompt", b"rollouts_per_prompt", "shadows", b"shadows", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__equal_quotas: _TypeAlias = _typing.Literal["equal_quotas"]  # noqa: Y015
     _WhichOneofArgType__equal_quotas: _TypeAlias = _typing.Literal["_equal_quotas", b"_equal_quotas"]  # noqa: Y015
@@ -2231,6 +2239,7 @@ class Summary(_message.Message):
     UNCERTAINTY_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
     LIVE_LEASES_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
     revision: _builtins.str
     policy_version: _builtins.int
@@ -2289,6 +2298,10 @@ class Summary(_message.Message):
 
     @_builtins.property
     def uncertainty(self) -> Global___Uncertainty: ...
+    @_builtins.property
+    def shadows(self) -> Global___Shadows:
+        """Unset when the strategy has none."""
+
     def __init__(
         self,
         *,
@@ -2326,10 +2339,11 @@ class Summary(_message.Message):
         uncertainty: Global___Uncertainty | None = ...,
         lag_seconds: _builtins.float = ...,
         live_leases: _builtins.int = ...,
+        shadows: Global___Shadows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "difficulty_histogram", b"difficulty_histogram", "history", b"history", "quota_profile", b"quota_profile", "shadows", b"shadows", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "lag_seconds", b"lag_seconds", "leases", b"leases", "leases_expired", b"leases_expired", "live_leases", b"live_leases", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "stale", b"stale", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "clusters", b"clusters", "completion_tokens", b"completion_tokens", "curriculum_id", b"curriculum_id", "difficulty_histogram", b"difficulty_histogram", "duplicates", b"duplicates", "effective_prompt_ratio", b"effective_prompt_ratio", "estimators", b"estimators", "exploration_rollouts", b"exploration_rollouts", "groups", b"groups", "history", b"history", "iteration", b"iteration", "lag_seconds", b"lag_seconds", "leases", b"leases", "leases_expired", b"leases_expired", "live_leases", b"live_leases", "mixed_groups", b"mixed_groups", "policy_version", b"policy_version", "preset", b"preset", "prompts", b"prompts", "prompts_in_flight", b"prompts_in_flight", "prompts_seen", b"prompts_seen", "quota_profile", b"quota_profile", "revision", b"revision", "rollouts_error", b"rollouts_error", "rollouts_filtered", b"rollouts_filtered", "rollouts_saved", b"rollouts_saved", "rollouts_spent", b"rollouts_spent", "rollouts_stale", b"rollouts_stale", "rollouts_truncated", b"rollouts_truncated", "rollouts_wasted", b"rollouts_wasted", "shadows", b"shadows", "stale", b"stale", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2366,6 +2380,8 @@ Global___ReplayCurriculumRequest: _TypeAlias = ReplayCurriculumRequest  # noqa: 
 
 @_typing.final
 class StrategyReplay(_message.Message):
+    """One strategy beside the one in force, over a recorded log or live. NaN: no data."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STRATEGY_FIELD_NUMBER: _builtins.int
@@ -2375,20 +2391,43 @@ class StrategyReplay(_message.Message):
     EXPECTED_MIXED_SHARE_FIELD_NUMBER: _builtins.int
     QUOTA_OVERLAP_FIELD_NUMBER: _builtins.int
     BATCH_OVERLAP_FIELD_NUMBER: _builtins.int
+    SHARED_GROUPS_FIELD_NUMBER: _builtins.int
+    SHARED_MIXED_SHARE_FIELD_NUMBER: _builtins.int
+    WEIGHTED_MIXED_SHARE_FIELD_NUMBER: _builtins.int
+    WEIGHTED_GROUPS_FIELD_NUMBER: _builtins.int
+    WEIGHTED_SUPPORT_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
-    """Its preset, or its number in the request; "recorded" for what was in force."""
+    """Its name; its preset, or its number in the request, in a replay. "recorded" in a
+    replay and "in force" live for what was served.
+    """
     estimator: _builtins.str
     predicted_mixed_share: _builtins.float
-    """Share of the recorded batches' groups that it expected to come out mixed."""
+    """Share of the served batches' groups that it expected to come out mixed."""
     expected_mixed_share: _builtins.float
-    """The same of batches that it would have drawn, as the recorded estimator expects it."""
+    """The same of batches that it would have drawn, as the served estimator expects it."""
     quota_overlap: _builtins.float
     """Share of the rollouts that it would have given to the same prompts."""
     batch_overlap: _builtins.float
-    """Share of its own batches' prompts that are in the recorded ones."""
+    """Share of its own batches' prompts that are in the served ones. How much two draws
+    of one strategy have in common is what the served strategy's own line says.
+    """
+    shared_groups: _builtins.int
+    """Finished groups of prompts that it had chosen too, and which share came out mixed."""
+    shared_mixed_share: _builtins.float
+    weighted_mixed_share: _builtins.float
+    """Estimate: the share of mixed groups among the prompts that its proposal would
+    choose, from served groups weighted by how likely they were under either. NaN
+    where it cannot be told, see the docs.
+    """
+    weighted_groups: _builtins.float
+    """How many groups of equal weight that rests on."""
+    weighted_support: _builtins.float
+    """Weight found in the served batches over the weight expected: near 1, or the served
+    batches do not hold what it would choose and there is no estimate.
+    """
     @_builtins.property
     def calibration(self) -> Global___Calibration:
-        """Its predictions for the recorded batches."""
+        """Its predictions for the served batches."""
 
     def __init__(
         self,
@@ -2400,10 +2439,15 @@ class StrategyReplay(_message.Message):
         expected_mixed_share: _builtins.float = ...,
         quota_overlap: _builtins.float = ...,
         batch_overlap: _builtins.float = ...,
+        shared_groups: _builtins.int = ...,
+        shared_mixed_share: _builtins.float = ...,
+        weighted_mixed_share: _builtins.float = ...,
+        weighted_groups: _builtins.float = ...,
+        weighted_support: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_overlap", b"batch_overlap", "calibration", b"calibration", "estimator", b"estimator", "expected_mixed_share", b"expected_mixed_share", "predicted_mixed_share", b"predicted_mixed_share", "quota_overlap", b"quota_overlap", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_overlap", b"batch_overlap", "calibration", b"calibration", "estimator", b"estimator", "expected_mixed_share", b"expected_mixed_share", "predicted_mixed_share", b"predicted_mixed_share", "quota_overlap", b"quota_overlap", "shared_groups", b"shared_groups", "shared_mixed_share", b"shared_mixed_share", "strategy", b"strategy", "weighted_groups", b"weighted_groups", "weighted_mixed_share", b"weighted_mixed_share", "weighted_support", b"weighted_support"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2453,6 +2497,94 @@ class ReplayCurriculumResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayCurriculumResponse: _TypeAlias = ReplayCurriculumResponse  # noqa: Y015
+
+@_typing.final
+class Shadows(_message.Message):
+    """Strategies followed beside the one in force (Strategy.shadows)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGIES_FIELD_NUMBER: _builtins.int
+    SINCE_REVISION_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    COMPARED_BATCHES_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    since_revision: _builtins.str
+    """The comparison begins anew whenever the strategy changes."""
+    revision: _builtins.str
+    """What has been counted so far; it follows the log by some seconds."""
+    batches: _builtins.int
+    """Batches whose predictions were scored, and those at which every strategy drew one
+    of its own: fewer when the service has no time for all.
+    """
+    compared_batches: _builtins.int
+    @_builtins.property
+    def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrategyReplay]:
+        """What was served first, then the shadows in the strategy's order."""
+
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowSeries]:
+        """Per strategy, in the same order, over the policy's versions."""
+
+    def __init__(
+        self,
+        *,
+        strategies: _abc.Iterable[Global___StrategyReplay] | None = ...,
+        since_revision: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        batches: _builtins.int = ...,
+        compared_batches: _builtins.int = ...,
+        series: _abc.Iterable[Global___ShadowSeries] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "compared_batches", b"compared_batches", "revision", b"revision", "series", b"series", "since_revision", b"since_revision", "since_time", b"since_time", "strategies", b"strategies", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadows: _TypeAlias = Shadows  # noqa: Y015
+
+@_typing.final
+class ShadowSeries(_message.Message):
+    """One entry per point in time, as in History. NaN: no data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    POLICY_VERSIONS_FIELD_NUMBER: _builtins.int
+    BRIERS_FIELD_NUMBER: _builtins.int
+    EXPECTED_MIXED_SHARES_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    @_builtins.property
+    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def expected_mixed_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        strategy: _builtins.str = ...,
+        policy_versions: _abc.Iterable[_builtins.int] | None = ...,
+        briers: _abc.Iterable[_builtins.float] | None = ...,
+        expected_mixed_shares: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["briers", b"briers", "expected_mixed_shares", b"expected_mixed_shares", "policy_versions", b"policy_versions", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowSeries: _TypeAlias = ShadowSeries  # noqa: Y015
 
 @_typing.final
 class GetSummaryRequest(_message.Message):

@@ -24,55 +24,63 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63urriculum/v1/log.proto\x12\rcurriculum.v1\"\xcb\x06\n\x05\x45vent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12>\n\x12\x63urriculum_created\x18\x03 \x01(\x0b\x32 .curriculum.v1.CurriculumCreatedH\x00\x12:\n\x10strategy_updated\x18\x04 \x01(\x0b\x32\x1e.curriculum.v1.StrategyUpdatedH\x00\x12\x34\n\rprompts_added\x18\x05 \x01(\x0b\x32\x1b.curriculum.v1.PromptsAddedH\x00\x12\x34\n\rbatch_granted\x18\x06 \x01(\x0b\x32\x1b.curriculum.v1.BatchGrantedH\x00\x12<\n\x11rollouts_reported\x18\x07 \x01(\x0b\x32\x1f.curriculum.v1.RolloutsReportedH\x00\x12\x36\n\x0e\x62\x61tch_released\x18\x08 \x01(\x0b\x32\x1c.curriculum.v1.BatchReleasedH\x00\x12\x36\n\x0eleases_expired\x18\t \x01(\x0b\x32\x1c.curriculum.v1.LeasesExpiredH\x00\x12\x38\n\x0fpolicy_advanced\x18\n \x01(\x0b\x32\x1d.curriculum.v1.PolicyAdvancedH\x00\x12>\n\x12\x63heckpoint_created\x18\x0b \x01(\x0b\x32 .curriculum.v1.CheckpointCreatedH\x00\x12@\n\x13\x63heckpoint_restored\x18\x0c \x01(\x0b\x32!.curriculum.v1.CheckpointRestoredH\x00\x12>\n\x12\x63heckpoint_deleted\x18\r \x01(\x0b\x32 .curriculum.v1.CheckpointDeletedH\x00\x12<\n\x11\x63lusters_assigned\x18\x0f \x01(\x0b\x32\x1f.curriculum.v1.ClustersAssignedH\x00\x12@\n\x13\x63urriculum_imported\x18\x0e \x01(\x0b\x32!.curriculum.v1.CurriculumImportedH\x00\x42\x07\n\x05\x65vent\"g\n\x11\x43urriculumCreated\x12\x15\n\rcurriculum_id\x18\x01 \x01(\t\x12\x15\n\rstrategy_json\x18\x02 \x01(\t\x12\x0e\n\x06preset\x18\x03 \x01(\t\x12\x14\n\x0c\x66old_version\x18\x04 \x01(\x05\"=\n\x12\x43urriculumImported\x12\x15\n\rcurriculum_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\\\n\x0fStrategyUpdated\x12\x15\n\rstrategy_json\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x14\n\x0c\x66old_version\x18\x04 \x01(\x05\"\xbc\x01\n\x0cPromptsAdded\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x12\n\nid_lengths\x18\x02 \x01(\x0c\x12\x15\n\rcluster_names\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x01(\x0c\x12\x1c\n\x14reference_pass_rates\x18\x05 \x01(\x0c\x12\x19\n\x11\x61nchor_pass_rates\x18\x06 \x01(\x0c\x12\x12\n\nembeddings\x18\x07 \x01(\x0c\x12\x15\n\rembedding_dim\x18\x08 \x01(\x05\"z\n\x10\x43lustersAssigned\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x10\n\x08\x63lusters\x18\x02 \x01(\x0c\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x0f\n\x07\x63\x65ntres\x18\x04 \x01(\x0c\x12\x16\n\x0e\x66itted_prompts\x18\x05 \x01(\x03\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\"\xa6\x02\n\x0c\x42\x61tchGranted\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x12\n\ntrainer_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x14\n\x0clease_millis\x18\x04 \x01(\x03\x12\x0e\n\x06\x62udget\x18\x05 \x01(\x03\x12\x0c\n\x04rows\x18\x06 \x01(\x0c\x12\x0e\n\x06quotas\x18\x07 \x01(\x0c\x12\x12\n\npass_rates\x18\x08 \x01(\x0c\x12\x19\n\x11pass_rate_stddevs\x18\t \x01(\x0c\x12\x11\n\tbaselines\x18\n \x01(\x0c\x12\x15\n\rprobabilities\x18\x0b \x01(\x0c\x12\x0f\n\x07sources\x18\x0c \x01(\x0c\x12\r\n\x05notes\x18\r \x03(\t\x12\r\n\x05\x65poch\x18\x0e \x01(\x03\x12\x0c\n\x04memo\x18\x0f \x01(\x0c\"\xcc\x01\n\x10RolloutsReported\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\r\n\x05slots\x18\x03 \x01(\x0c\x12\x16\n\x0erollout_counts\x18\x04 \x01(\x0c\x12\x0f\n\x07rewards\x18\x05 \x01(\x0c\x12\x10\n\x08statuses\x18\x06 \x01(\x0c\x12\x0f\n\x07lengths\x18\x07 \x01(\x0c\x12\x16\n\x0egradient_norms\x18\x08 \x01(\x0c\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12\x0c\n\x04seed\x18\n \x01(\x04\"!\n\rBatchReleased\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\"\n\rLeasesExpired\x12\x11\n\tlease_ids\x18\x01 \x03(\t\"Y\n\x0ePolicyAdvanced\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x0f\n\x02kl\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fstart_iteration\x18\x03 \x01(\x08\x42\x05\n\x03_kl\"<\n\x11\x43heckpointCreated\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"+\n\x12\x43heckpointRestored\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"*\n\x11\x43heckpointDeleted\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"G\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xe0\x02\n\x07Outcome\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\'\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.curriculum.v1.Refusal\x12;\n\rprompts_added\x18\x04 \x01(\x0b\x32\".curriculum.v1.PromptsAddedOutcomeH\x00\x12;\n\rbatch_granted\x18\x05 \x01(\x0b\x32\".curriculum.v1.BatchGrantedOutcomeH\x00\x12\x43\n\x11rollouts_reported\x18\x06 \x01(\x0b\x32&.curriculum.v1.RolloutsReportedOutcomeH\x00\x12=\n\x0e\x62\x61tch_released\x18\x07 \x01(\x0b\x32#.curriculum.v1.BatchReleasedOutcomeH\x00\x42\t\n\x07outcome\"L\n\x13PromptsAddedOutcome\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x03\x12\x17\n\x0f\x61lready_present\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\">\n\x13\x42\x61tchGrantedOutcome\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rexpire_millis\x18\x02 \x01(\x03\"\x86\x02\n\x17RolloutsReportedOutcome\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x15\n\rrejected_rows\x18\x02 \x01(\x0c\x12\x19\n\x11rejected_rollouts\x18\x03 \x01(\x0c\x12\x18\n\x10rejected_reasons\x18\x04 \x01(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\x0c\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x0c\x12\x10\n\x08rollouts\x18\x07 \x01(\x0c\x12\x16\n\x0ekeep_positives\x18\x08 \x01(\x0c\x12\x16\n\x0ekeep_negatives\x18\t \x01(\x0c\x12\x11\n\tbaselines\x18\n \x01(\x0c\x12\x19\n\x11\x61\x64vantage_weights\x18\x0b \x01(\x0c\"(\n\x14\x42\x61tchReleasedOutcome\x12\x10\n\x08released\x18\x01 \x01(\x05\"\x95\x01\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x15\n\rcurriculum_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12.\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1d.curriculum.v1.SnapshotColumn\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x0c\"L\n\x0eSnapshotColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x62locks\x18\x04 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63urriculum/v1/log.proto\x12\rcurriculum.v1\"\x83\x07\n\x05\x45vent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12>\n\x12\x63urriculum_created\x18\x03 \x01(\x0b\x32 .curriculum.v1.CurriculumCreatedH\x00\x12:\n\x10strategy_updated\x18\x04 \x01(\x0b\x32\x1e.curriculum.v1.StrategyUpdatedH\x00\x12\x34\n\rprompts_added\x18\x05 \x01(\x0b\x32\x1b.curriculum.v1.PromptsAddedH\x00\x12\x34\n\rbatch_granted\x18\x06 \x01(\x0b\x32\x1b.curriculum.v1.BatchGrantedH\x00\x12<\n\x11rollouts_reported\x18\x07 \x01(\x0b\x32\x1f.curriculum.v1.RolloutsReportedH\x00\x12\x36\n\x0e\x62\x61tch_released\x18\x08 \x01(\x0b\x32\x1c.curriculum.v1.BatchReleasedH\x00\x12\x36\n\x0eleases_expired\x18\t \x01(\x0b\x32\x1c.curriculum.v1.LeasesExpiredH\x00\x12\x38\n\x0fpolicy_advanced\x18\n \x01(\x0b\x32\x1d.curriculum.v1.PolicyAdvancedH\x00\x12>\n\x12\x63heckpoint_created\x18\x0b \x01(\x0b\x32 .curriculum.v1.CheckpointCreatedH\x00\x12@\n\x13\x63heckpoint_restored\x18\x0c \x01(\x0b\x32!.curriculum.v1.CheckpointRestoredH\x00\x12>\n\x12\x63heckpoint_deleted\x18\r \x01(\x0b\x32 .curriculum.v1.CheckpointDeletedH\x00\x12<\n\x11\x63lusters_assigned\x18\x0f \x01(\x0b\x32\x1f.curriculum.v1.ClustersAssignedH\x00\x12@\n\x13\x63urriculum_imported\x18\x0e \x01(\x0b\x32!.curriculum.v1.CurriculumImportedH\x00\x12\x36\n\x0eshadows_scored\x18\x10 \x01(\x0b\x32\x1c.curriculum.v1.ShadowsScoredH\x00\x42\x07\n\x05\x65vent\"g\n\x11\x43urriculumCreated\x12\x15\n\rcurriculum_id\x18\x01 \x01(\t\x12\x15\n\rstrategy_json\x18\x02 \x01(\t\x12\x0e\n\x06preset\x18\x03 \x01(\t\x12\x14\n\x0c\x66old_version\x18\x04 \x01(\x05\"=\n\x12\x43urriculumImported\x12\x15\n\rcurriculum_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\\\n\x0fStrategyUpdated\x12\x15\n\rstrategy_json\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x14\n\x0c\x66old_version\x18\x04 \x01(\x05\"\xbc\x01\n\x0cPromptsAdded\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x12\n\nid_lengths\x18\x02 \x01(\x0c\x12\x15\n\rcluster_names\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x01(\x0c\x12\x1c\n\x14reference_pass_rates\x18\x05 \x01(\x0c\x12\x19\n\x11\x61nchor_pass_rates\x18\x06 \x01(\x0c\x12\x12\n\nembeddings\x18\x07 \x01(\x0c\x12\x15\n\rembedding_dim\x18\x08 \x01(\x05\"z\n\x10\x43lustersAssigned\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x10\n\x08\x63lusters\x18\x02 \x01(\x0c\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x0f\n\x07\x63\x65ntres\x18\x04 \x01(\x0c\x12\x16\n\x0e\x66itted_prompts\x18\x05 \x01(\x03\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\"\xb2\x01\n\rShadowsScored\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x16\n\x0esince_revision\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0f\n\x07\x62\x61tches\x18\x05 \x01(\x03\x12\x18\n\x10\x63ompared_batches\x18\x06 \x01(\x03\x12-\n\nstrategies\x18\x07 \x03(\x0b\x32\x19.curriculum.v1.ShadowSums\"\xc6\x01\n\nShadowSums\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\testimator\x18\x02 \x01(\t\x12\x31\n\x04sums\x18\x03 \x03(\x0b\x32#.curriculum.v1.ShadowSums.SumsEntry\x12\x0c\n\x04\x62ins\x18\x04 \x03(\x01\x12\x10\n\x08spearman\x18\x05 \x01(\x01\x12\x17\n\x0fspearman_groups\x18\x06 \x01(\x03\x1a+\n\tSumsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa6\x02\n\x0c\x42\x61tchGranted\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x12\n\ntrainer_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x14\n\x0clease_millis\x18\x04 \x01(\x03\x12\x0e\n\x06\x62udget\x18\x05 \x01(\x03\x12\x0c\n\x04rows\x18\x06 \x01(\x0c\x12\x0e\n\x06quotas\x18\x07 \x01(\x0c\x12\x12\n\npass_rates\x18\x08 \x01(\x0c\x12\x19\n\x11pass_rate_stddevs\x18\t \x01(\x0c\x12\x11\n\tbaselines\x18\n \x01(\x0c\x12\x15\n\rprobabilities\x18\x0b \x01(\x0c\x12\x0f\n\x07sources\x18\x0c \x01(\x0c\x12\r\n\x05notes\x18\r \x03(\t\x12\r\n\x05\x65poch\x18\x0e \x01(\x03\x12\x0c\n\x04memo\x18\x0f \x01(\x0c\"\xcc\x01\n\x10RolloutsReported\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\r\n\x05slots\x18\x03 \x01(\x0c\x12\x16\n\x0erollout_counts\x18\x04 \x01(\x0c\x12\x0f\n\x07rewards\x18\x05 \x01(\x0c\x12\x10\n\x08statuses\x18\x06 \x01(\x0c\x12\x0f\n\x07lengths\x18\x07 \x01(\x0c\x12\x16\n\x0egradient_norms\x18\x08 \x01(\x0c\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12\x0c\n\x04seed\x18\n \x01(\x04\"!\n\rBatchReleased\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\"\n\rLeasesExpired\x12\x11\n\tlease_ids\x18\x01 \x03(\t\"Y\n\x0ePolicyAdvanced\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x0f\n\x02kl\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fstart_iteration\x18\x03 \x01(\x08\x42\x05\n\x03_kl\"<\n\x11\x43heckpointCreated\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"+\n\x12\x43heckpointRestored\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"*\n\x11\x43heckpointDeleted\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"G\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xe0\x02\n\x07Outcome\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\'\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.curriculum.v1.Refusal\x12;\n\rprompts_added\x18\x04 \x01(\x0b\x32\".curriculum.v1.PromptsAddedOutcomeH\x00\x12;\n\rbatch_granted\x18\x05 \x01(\x0b\x32\".curriculum.v1.BatchGrantedOutcomeH\x00\x12\x43\n\x11rollouts_reported\x18\x06 \x01(\x0b\x32&.curriculum.v1.RolloutsReportedOutcomeH\x00\x12=\n\x0e\x62\x61tch_released\x18\x07 \x01(\x0b\x32#.curriculum.v1.BatchReleasedOutcomeH\x00\x42\t\n\x07outcome\"L\n\x13PromptsAddedOutcome\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x03\x12\x17\n\x0f\x61lready_present\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\">\n\x13\x42\x61tchGrantedOutcome\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rexpire_millis\x18\x02 \x01(\x03\"\x86\x02\n\x17RolloutsReportedOutcome\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x15\n\rrejected_rows\x18\x02 \x01(\x0c\x12\x19\n\x11rejected_rollouts\x18\x03 \x01(\x0c\x12\x18\n\x10rejected_reasons\x18\x04 \x01(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\x0c\x12\x0f\n\x07\x61\x63tions\x18\x06 \x01(\x0c\x12\x10\n\x08rollouts\x18\x07 \x01(\x0c\x12\x16\n\x0ekeep_positives\x18\x08 \x01(\x0c\x12\x16\n\x0ekeep_negatives\x18\t \x01(\x0c\x12\x11\n\tbaselines\x18\n \x01(\x0c\x12\x19\n\x11\x61\x64vantage_weights\x18\x0b \x01(\x0c\"(\n\x14\x42\x61tchReleasedOutcome\x12\x10\n\x08released\x18\x01 \x01(\x05\"\x95\x01\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x15\n\rcurriculum_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12.\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1d.curriculum.v1.SnapshotColumn\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x0c\"L\n\x0eSnapshotColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x62locks\x18\x04 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'curriculum.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SHADOWSUMS_SUMSENTRY']._loaded_options = None
+  _globals['_SHADOWSUMS_SUMSENTRY']._serialized_options = b'8\001'
   _globals['_EVENT']._serialized_start=43
-  _globals['_EVENT']._serialized_end=886
-  _globals['_CURRICULUMCREATED']._serialized_start=888
-  _globals['_CURRICULUMCREATED']._serialized_end=991
-  _globals['_CURRICULUMIMPORTED']._serialized_start=993
-  _globals['_CURRICULUMIMPORTED']._serialized_end=1054
-  _globals['_STRATEGYUPDATED']._serialized_start=1056
-  _globals['_STRATEGYUPDATED']._serialized_end=1148
-  _globals['_PROMPTSADDED']._serialized_start=1151
-  _globals['_PROMPTSADDED']._serialized_end=1339
-  _globals['_CLUSTERSASSIGNED']._serialized_start=1341
-  _globals['_CLUSTERSASSIGNED']._serialized_end=1463
-  _globals['_BATCHGRANTED']._serialized_start=1466
-  _globals['_BATCHGRANTED']._serialized_end=1760
-  _globals['_ROLLOUTSREPORTED']._serialized_start=1763
-  _globals['_ROLLOUTSREPORTED']._serialized_end=1967
-  _globals['_BATCHRELEASED']._serialized_start=1969
-  _globals['_BATCHRELEASED']._serialized_end=2002
-  _globals['_LEASESEXPIRED']._serialized_start=2004
-  _globals['_LEASESEXPIRED']._serialized_end=2038
-  _globals['_POLICYADVANCED']._serialized_start=2040
-  _globals['_POLICYADVANCED']._serialized_end=2129
-  _globals['_CHECKPOINTCREATED']._serialized_start=2131
-  _globals['_CHECKPOINTCREATED']._serialized_end=2191
-  _globals['_CHECKPOINTRESTORED']._serialized_start=2193
-  _globals['_CHECKPOINTRESTORED']._serialized_end=2236
-  _globals['_CHECKPOINTDELETED']._serialized_start=2238
-  _globals['_CHECKPOINTDELETED']._serialized_end=2280
-  _globals['_REFUSAL']._serialized_start=2282
-  _globals['_REFUSAL']._serialized_end=2353
-  _globals['_OUTCOME']._serialized_start=2356
-  _globals['_OUTCOME']._serialized_end=2708
-  _globals['_PROMPTSADDEDOUTCOME']._serialized_start=2710
-  _globals['_PROMPTSADDEDOUTCOME']._serialized_end=2786
-  _globals['_BATCHGRANTEDOUTCOME']._serialized_start=2788
-  _globals['_BATCHGRANTEDOUTCOME']._serialized_end=2850
-  _globals['_ROLLOUTSREPORTEDOUTCOME']._serialized_start=2853
-  _globals['_ROLLOUTSREPORTEDOUTCOME']._serialized_end=3115
-  _globals['_BATCHRELEASEDOUTCOME']._serialized_start=3117
-  _globals['_BATCHRELEASEDOUTCOME']._serialized_end=3157
-  _globals['_SNAPSHOTMANIFEST']._serialized_start=3160
-  _globals['_SNAPSHOTMANIFEST']._serialized_end=3309
-  _globals['_SNAPSHOTCOLUMN']._serialized_start=3311
-  _globals['_SNAPSHOTCOLUMN']._serialized_end=3387
+  _globals['_EVENT']._serialized_end=942
+  _globals['_CURRICULUMCREATED']._serialized_start=944
+  _globals['_CURRICULUMCREATED']._serialized_end=1047
+  _globals['_CURRICULUMIMPORTED']._serialized_start=1049
+  _globals['_CURRICULUMIMPORTED']._serialized_end=1110
+  _globals['_STRATEGYUPDATED']._serialized_start=1112
+  _globals['_STRATEGYUPDATED']._serialized_end=1204
+  _globals['_PROMPTSADDED']._serialized_start=1207
+  _globals['_PROMPTSADDED']._serialized_end=1395
+  _globals['_CLUSTERSASSIGNED']._serialized_start=1397
+  _globals['_CLUSTERSASSIGNED']._serialized_end=1519
+  _globals['_SHADOWSSCORED']._serialized_start=1522
+  _globals['_SHADOWSSCORED']._serialized_end=1700
+  _globals['_SHADOWSUMS']._serialized_start=1703
+  _globals['_SHADOWSUMS']._serialized_end=1901
+  _globals['_SHADOWSUMS_SUMSENTRY']._serialized_start=1858
+  _globals['_SHADOWSUMS_SUMSENTRY']._serialized_end=1901
+  _globals['_BATCHGRANTED']._serialized_start=1904
+  _globals['_BATCHGRANTED']._serialized_end=2198
+  _globals['_ROLLOUTSREPORTED']._serialized_start=2201
+  _globals['_ROLLOUTSREPORTED']._serialized_end=2405
+  _globals['_BATCHRELEASED']._serialized_start=2407
+  _globals['_BATCHRELEASED']._serialized_end=2440
+  _globals['_LEASESEXPIRED']._serialized_start=2442
+  _globals['_LEASESEXPIRED']._serialized_end=2476
+  _globals['_POLICYADVANCED']._serialized_start=2478
+  _globals['_POLICYADVANCED']._serialized_end=2567
+  _globals['_CHECKPOINTCREATED']._serialized_start=2569
+  _globals['_CHECKPOINTCREATED']._serialized_end=2629
+  _globals['_CHECKPOINTRESTORED']._serialized_start=2631
+  _globals['_CHECKPOINTRESTORED']._serialized_end=2674
+  _globals['_CHECKPOINTDELETED']._serialized_start=2676
+  _globals['_CHECKPOINTDELETED']._serialized_end=2718
+  _globals['_REFUSAL']._serialized_start=2720
+  _globals['_REFUSAL']._serialized_end=2791
+  _globals['_OUTCOME']._serialized_start=2794
+  _globals['_OUTCOME']._serialized_end=3146
+  _globals['_PROMPTSADDEDOUTCOME']._serialized_start=3148
+  _globals['_PROMPTSADDEDOUTCOME']._serialized_end=3224
+  _globals['_BATCHGRANTEDOUTCOME']._serialized_start=3226
+  _globals['_BATCHGRANTEDOUTCOME']._serialized_end=3288
+  _globals['_ROLLOUTSREPORTEDOUTCOME']._serialized_start=3291
+  _globals['_ROLLOUTSREPORTEDOUTCOME']._serialized_end=3553
+  _globals['_BATCHRELEASEDOUTCOME']._serialized_start=3555
+  _globals['_BATCHRELEASEDOUTCOME']._serialized_end=3595
+  _globals['_SNAPSHOTMANIFEST']._serialized_start=3598
+  _globals['_SNAPSHOTMANIFEST']._serialized_end=3747
+  _globals['_SNAPSHOTCOLUMN']._serialized_start=3749
+  _globals['_SNAPSHOTCOLUMN']._serialized_end=3825
 # @@protoc_insertion_point(module_scope)

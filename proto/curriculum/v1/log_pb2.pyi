@@ -42,6 +42,7 @@ class Event(_message.Message):
     CHECKPOINT_DELETED_FIELD_NUMBER: _builtins.int
     CLUSTERS_ASSIGNED_FIELD_NUMBER: _builtins.int
     CURRICULUM_IMPORTED_FIELD_NUMBER: _builtins.int
+    SHADOWS_SCORED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Remembered by the fold; a repeat changes nothing."""
     fingerprint: _builtins.bytes
@@ -72,6 +73,8 @@ class Event(_message.Message):
     def clusters_assigned(self) -> Global___ClustersAssigned: ...
     @_builtins.property
     def curriculum_imported(self) -> Global___CurriculumImported: ...
+    @_builtins.property
+    def shadows_scored(self) -> Global___ShadowsScored: ...
     def __init__(
         self,
         *,
@@ -90,12 +93,13 @@ class Event(_message.Message):
         checkpoint_deleted: Global___CheckpointDeleted | None = ...,
         clusters_assigned: Global___ClustersAssigned | None = ...,
         curriculum_imported: Global___CurriculumImported | None = ...,
+        shadows_scored: Global___ShadowsScored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "rollouts_reported", b"rollouts_reported", "shadows_scored", b"shadows_scored", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "strategy_updated", b"strategy_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_granted", b"batch_granted", "batch_released", b"batch_released", "checkpoint_created", b"checkpoint_created", "checkpoint_deleted", b"checkpoint_deleted", "checkpoint_restored", b"checkpoint_restored", "clusters_assigned", b"clusters_assigned", "curriculum_created", b"curriculum_created", "curriculum_imported", b"curriculum_imported", "event", b"event", "fingerprint", b"fingerprint", "leases_expired", b"leases_expired", "policy_advanced", b"policy_advanced", "prompts_added", b"prompts_added", "request_id", b"request_id", "rollouts_reported", b"rollouts_reported", "shadows_scored", b"shadows_scored", "strategy_updated", b"strategy_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted", "clusters_assigned", "curriculum_imported"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["curriculum_created", "strategy_updated", "prompts_added", "batch_granted", "rollouts_reported", "batch_released", "leases_expired", "policy_advanced", "checkpoint_created", "checkpoint_restored", "checkpoint_deleted", "clusters_assigned", "curriculum_imported", "shadows_scored"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -270,6 +274,117 @@ class ClustersAssigned(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClustersAssigned: _TypeAlias = ClustersAssigned  # noqa: Y015
+
+@_typing.final
+class ShadowsScored(_message.Message):
+    """How shadow strategies have done since the report before, computed outside the fold:
+    they draw, and what they fold is their own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SINCE_REVISION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    COMPARED_BATCHES_FIELD_NUMBER: _builtins.int
+    STRATEGIES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The comparison that this belongs to, and how many reports it has had: of two
+    followers that report at once, one counts.
+    """
+    since_revision: _builtins.str
+    number: _builtins.int
+    revision: _builtins.str
+    """Up to where the log has been followed."""
+    batches: _builtins.int
+    compared_batches: _builtins.int
+    @_builtins.property
+    def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowSums]:
+        """The strategy in force first. None: somebody follows, and has nothing to say yet."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        since_revision: _builtins.str = ...,
+        number: _builtins.int = ...,
+        revision: _builtins.str = ...,
+        batches: _builtins.int = ...,
+        compared_batches: _builtins.int = ...,
+        strategies: _abc.Iterable[Global___ShadowSums] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "compared_batches", b"compared_batches", "epoch", b"epoch", "number", b"number", "revision", b"revision", "since_revision", b"since_revision", "strategies", b"strategies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowsScored: _TypeAlias = ShadowsScored  # noqa: Y015
+
+@_typing.final
+class ShadowSums(_message.Message):
+    """What is added to one strategy's sums."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SumsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ESTIMATOR_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    BINS_FIELD_NUMBER: _builtins.int
+    SPEARMAN_FIELD_NUMBER: _builtins.int
+    SPEARMAN_GROUPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    estimator: _builtins.str
+    spearman: _builtins.float
+    """These are not sums: as they stand now."""
+    spearman_groups: _builtins.int
+    @_builtins.property
+    def sums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Sums by name; one that is not named adds nothing."""
+
+    @_builtins.property
+    def bins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Calibration: rollouts, sum of predictions, sum of outcomes, for each bin."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        estimator: _builtins.str = ...,
+        sums: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        bins: _abc.Iterable[_builtins.float] | None = ...,
+        spearman: _builtins.float = ...,
+        spearman_groups: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bins", b"bins", "estimator", b"estimator", "name", b"name", "spearman", b"spearman", "spearman_groups", b"spearman_groups", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowSums: _TypeAlias = ShadowSums  # noqa: Y015
 
 @_typing.final
 class BatchGranted(_message.Message):

@@ -13,6 +13,7 @@ import { shiftChart } from "../charts/shift.js";
 import { uncertaintyChart } from "../charts/uncertainty.js";
 import { figures } from "./figures.js";
 import { accountingTable, clustersTable, estimatorsTable, leasesTable } from "./tables.js";
+import { shadowsChart, shadowsTable } from "./shadows.js";
 import { promptsPanel } from "./prompts.js";
 import { strategyPanel } from "./strategy.js";
 import { url } from "./url-state.js";
@@ -43,8 +44,10 @@ export function showCurriculum(main, shell, id, session) {
     clustersTable(csv("clusters")),
     leasesTable(),
     accountingTable(),
+    shadowsTable(csv("shadows")),
+    shadowsChart(csv("shadow_series")),
   ];
-  const [head, difficulty, quota, shift, uncertainty, groups, ratio, rollouts, exploration, reliability, brier, estimators, clusters, leases, accounting] = parts.map((part) => part.root);
+  const [head, difficulty, quota, shift, uncertainty, groups, ratio, rollouts, exploration, reliability, brier, estimators, clusters, leases, accounting, shadows, shadowSteps] = parts.map((part) => part.root);
   const strategy = strategyPanel(id, session);
   const prompts = promptsPanel(id, url);
 
@@ -61,6 +64,7 @@ export function showCurriculum(main, shell, id, session) {
     ["s-rollouts", "Rollouts", [ratio, groups, rollouts, exploration]],
     ["s-calibration", "Predictions", [reliability, brier, estimators]],
     ["s-clusters", "Clusters and trainers", [clusters, leases, accounting]],
+    ["s-shadows", "Shadow strategies", [shadows, shadowSteps]],
     ["s-strategy", "Strategy", [strategy.root]],
     ["s-prompts", "Prompts", [prompts.root]],
   ];

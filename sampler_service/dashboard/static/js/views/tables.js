@@ -6,7 +6,7 @@ import { compact, dash, fixed, integer, percent, share, until } from "../format.
 
 const mostRows = 200;
 
-function panel(id, title, wide, csv) {
+export function panel(id, title, wide, csv) {
   const host = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
   const note = h("p", { class: "note" });
   const root = h(
@@ -21,7 +21,7 @@ function panel(id, title, wide, csv) {
 
 const bar = (value, text) => h("span", { class: "cell-bar", vars: { "--v": Math.max(0, Math.min(1, value || 0)) } }, text);
 
-function rows(caption, heads, body) {
+export function rows(caption, heads, body) {
   return h(
     "table",
     {},
