@@ -78,17 +78,30 @@ def build_learner(config: TrainConfig, world: World | None = None) -> Learner:
     Raises ConfigError where several processes cannot do what the settings say.
     """
     world = world or World()
-    if world.size > 1 and not config.engine_shares_model:
-        raise ConfigError(
-            f"rollouts.engine {config.rollouts.engine!r}, rollouts.lookahead {config.rollouts.lookahead}: "
-            "several processes roll out in step, with the learner's model; set transformers and 0"
-        )
+    if world.size > 1:
+        _check_in_step(config)
     model, tokenizer = build_model(config)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0, world=world)
     world.check_same(policy.parameters)
     return Learner(policy, _build_engine(config, model, tokenizer), tokenizer)
+
+
+def _check_in_step(config: TrainConfig) -> None:
+    """Several processes sample between the same two collective calls, each with the model that it learns with."""
+    processes = "several processes (torchrun, accelerate launch)"
+    if config.rollouts.engine == "vllm":
+        raise ConfigError(
+            f"rollouts.engine 'vllm': {processes} cannot share one, and an engine for each of them is not supported; "
+            "set rollouts.engine: transformers, or train on one process and let vLLM use several GPUs "
+            "(rollouts.vllm_arguments: {tensor_parallel_size: ...})"
+        )
+    if config.rollouts.lookahead:
+        raise ConfigError(
+            f"rollouts.lookahead {config.rollouts.lookahead}: with {processes} the thread that rolls out ahead would "
+            "mix its collective calls with the learner's; set rollouts.lookahead: 0"
+        )
 
 
 def update_settings(config: TrainConfig) -> UpdateSettings:

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from tests.distributed_run import run_scenario
+from tests.unit.test_trainer_loop import tiny_config
+from trainer_client.assembly import build_learner
 from trainer_client.distributed.world import World, shares
 from trainer_client.metrics import read_metrics
+from trainer_client.trainer_errors import ConfigError
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(300), pytest.mark.xdist_group("distributed")]
 
@@ -130,3 +133,23 @@ def test_a_world_of_one_changes_nothing() -> None:
     assert parameter.grad is None
     assert world.gather("x") == ["x"]
     world.check_same([parameter])
+
+
+class Two(World):
+    """As one of two processes sees it, before they talk."""
+
+    size = 2
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "message"),
+    [
+        ({"engine": "vllm"}, r"rollouts.engine 'vllm'.*set rollouts.engine: transformers"),
+        ({"lookahead": 1}, r"rollouts.lookahead 1.*set rollouts.lookahead: 0"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_before_anything_is_loaded(
+    tmp_path: Path, rollouts: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_learner(tiny_config(tmp_path, rollouts=rollouts), Two())
