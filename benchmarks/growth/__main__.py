@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.environment import environment
 from benchmarks.growth import measures
 from benchmarks.growth.presets import BAR_MILLISECONDS, of_presets
+from benchmarks.growth.workers import of_workers
 from benchmarks.service import latency
 from benchmarks.service.process import running
 
@@ -87,6 +88,21 @@ def replicas(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def workers(options: argparse.Namespace) -> dict[str, Any]:
+    """The same trainers on `serve --workers N`, and what more workers bring."""
+    figures: dict[str, Any] = {"prompts": options.method_prompts}
+    for count in _numbers(options.workers):
+        with tempfile.TemporaryDirectory() as folder:
+            figures[str(count)] = of_workers(count, Path(folder) / "data", options)
+        _say(f"{count} workers", figures[str(count)])
+    first, *more = map(str, _numbers(options.workers))
+    for count in more:
+        for load in ("one_curriculum", "a_curriculum_each"):
+            ratio = figures[count][load]["steps_per_second"] / figures[first][load]["steps_per_second"]
+            figures[count][load][f"steps_over_{first}_workers"] = round(ratio, 2)
+    return figures
+
+
 def steps(options: argparse.Namespace) -> dict[str, Any]:
     """Processor time and log bytes per step of a trainer, for several batch sizes."""
     figures: dict[str, Any] = {"prompts": options.method_prompts}
@@ -111,11 +127,12 @@ def main() -> None:
     parser.add_argument("--batches", default="64,256,512,1024,4096")
     parser.add_argument("--method-prompts", type=int, default=1_000_000)
     parser.add_argument("--replicas", default="1,2", help="numbers of service processes")
+    parser.add_argument("--workers", default="1,2", help="of one service")
     parser.add_argument("--trainers", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=8.0, help="of the load by many trainers")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--think-milliseconds", type=float, default=5.0)
-    parser.add_argument("--parts", default="pool,batch,replicas,steps,presets")
+    parser.add_argument("--parts", default="pool,batch,replicas,workers,steps,presets")
     parser.add_argument("--folder", type=Path, help="where the logs of the pools are kept meanwhile")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument(
@@ -126,6 +143,7 @@ def main() -> None:
         "pool": pool_sizes,
         "batch": batches_and_methods,
         "replicas": replicas,
+        "workers": workers,
         "steps": steps,
         "presets": presets,
     }

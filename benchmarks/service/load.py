@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.service.latency import percentiles
 from benchmarks.service.process import OPTIONS, Server
+from benchmarks.service.server import FLOOR
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
 
@@ -69,12 +70,12 @@ def trainers(
     """
     run_name = f"{run_name}{count}-{step_seconds}"
 
-    async def run() -> dict[str, Any]:
+    async def run(asked: str, seconds: float) -> dict[str, Any]:
         async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
             stub = curriculum_pb2_grpc.CurriculumServiceStub(channel)
             alone, _ = await trainer(
                 stub,
-                curriculum,
+                asked,
                 f"{run_name}-alone",
                 batch,
                 8,
@@ -84,23 +85,30 @@ def trainers(
             until = time.perf_counter() + seconds
             results = await asyncio.gather(
                 *(
-                    trainer(stub, curriculum, f"{run_name}-{i}", batch, 8, until, step_seconds)
+                    trainer(stub, asked, f"{run_name}-{i}", batch, 8, until, step_seconds)
                     for i in range(count)
                 )
             )
         done = [steps for _, steps in results]
         one, many = percentiles(alone), percentiles([t for times, _ in results for t in times])
         return {
-            "trainers": count,
-            "step_seconds": step_seconds,
             "alone": one,
             "together": many,
             "p99_over_alone_p50": round(many["p99_ms"] / one["p50_ms"], 1),
-            "steps": sum(done),
+            "steps_per_second": round(sum(done) / seconds, 1),
             "most_over_least_steps": round(max(done) / max(min(done), 1), 2),
         }
 
-    return asyncio.run(run())
+    measured = asyncio.run(run(curriculum, seconds))
+    # The same calls answered by doing nothing: what gRPC, one core and this client make of so many.
+    floor = asyncio.run(run(FLOOR, seconds / 2))
+    return {
+        "trainers": count,
+        "step_seconds": step_seconds,
+        **measured,
+        "floor": floor,
+        "p99_over_floor_p99": round(measured["together"]["p99_ms"] / floor["together"]["p99_ms"], 2),
+    }
 
 
 def stream(

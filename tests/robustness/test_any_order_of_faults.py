@@ -29,6 +29,7 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.errors import NotFound
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogError, LogUnavailableError, parse_revision
+from sampler_service.replica.answers import curriculum_message
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.snapshotting import take_snapshot
 from tests.curriculum_invariants import (
@@ -182,6 +183,7 @@ class AnyOrder(ClientRules):
             assert state.revision == folded.revision
             assert state.digest() == folded.digest(), "the state is not the fold of the log"
             the_weights_add_up(planner)
+            assert self.run(self.listed(who)) == curriculum_message(folded)
         self.evidence_is_prior_and_unique_reports(folded)
 
     async def caught_up(self, who: int) -> tuple[CurriculumState, Any]:
@@ -196,6 +198,20 @@ class AnyOrder(ClientRules):
                 await asyncio.sleep(0.05)
                 continue
             return replica.state, replica.planner
+
+    async def listed(self, who: int) -> pb.Curriculum:
+        """What a list says, of outlines that any replica may have kept at any time, once it is not behind."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                answer = await self.replicas.running[who].host.list_curricula(pb.ListCurriculaRequest())
+            except LogUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+                continue
+            (only,) = answer.curricula
+            return only
 
     def evidence_is_prior_and_unique_reports(self, state: CurriculumState) -> None:
         expected = self.client.expected()
