@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from sampler_service.dashboard import DashboardServer, create_app
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
@@ -42,15 +43,21 @@ def reader() -> SimulatedReader:
     return SimulatedReader(trained, cures, SimulatedCurriculum("untouched", 5_000))
 
 
-@pytest.fixture
+# A page on a busy machine takes its time; what never comes is noticed all the same.
+PATIENCE_MILLIS = 60_000
+expect.set_options(timeout=PATIENCE_MILLIS)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def server(reader: SimulatedReader) -> AsyncIterator[DashboardServer]:
     running = await DashboardServer.start(create_app(reader, writer=reader, stream_interval_seconds=0.1))
     yield running
     await running.stop()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    """One for all tests of a process; each page has a context of its own, and so nothing of the others'."""
     path = find_chromium()
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -74,7 +81,7 @@ def watch() -> Watch:
     return Watch()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def open_page(browser: Browser, server: DashboardServer, watch: Watch) -> AsyncIterator[OpenPage]:
     pages: list[Page] = []
 
@@ -82,6 +89,7 @@ async def open_page(browser: Browser, server: DashboardServer, watch: Watch) -> 
         page = await browser.new_page(
             viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
         )
+        page.set_default_timeout(PATIENCE_MILLIS)
         page.on(
             "console",
             lambda m: watch.complaints.append(m.text) if m.type in ("error", "warning") else None,

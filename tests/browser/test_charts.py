@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 PAGE = "c/math-frontier"
 SUMMARY = "/api/v1/curricula/math-frontier/summary?bins=20"
@@ -45,6 +45,8 @@ async def read_api(page, path=SUMMARY):
 async def opened(open_page, path=PAGE):
     page = await open_page(path)
     await expect(page.locator("#connection")).to_have_text("Live")
+    # The charts have their data by now; their pixels they have when the layout has settled.
+    await page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return page
 
 

@@ -7,8 +7,9 @@ from playwright.async_api import expect
 
 from sampler_service.dashboard import DashboardServer, ReadError, create_app
 from tests.browser.simulated_reader import CLUSTERS
+from tests.ports import free_port
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 PAGE = "c/math-frontier"
 LUMINANCE = """() => {
@@ -72,15 +73,16 @@ async def test_a_service_that_cannot_read_leaves_the_last_data_and_says_so(open_
 
 
 async def test_a_server_that_restarts_is_found_again(open_page, reader):
-    first = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1))
+    port = free_port()
+    first = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1), port=port)
     page = await open_page()
     await page.goto(first.url + PAGE)
     await live(page)
     await first.stop()
     await expect(page.locator("#connection")).to_have_text("Service away")
     reader.curricula["math-frontier"].step()
-    second = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1), port=first.port)
-    await expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
+    second = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1), port=port)
+    await expect(page.locator("#connection")).to_have_text("Live")
     await expect(page.locator("[data-figure=policy] .value")).to_have_text("41")
     await second.stop()
 
@@ -91,7 +93,7 @@ async def test_where_streams_are_blocked_the_page_polls(open_page, reader):
     await page.goto(page.url + PAGE)
     await expect(page.locator("#connection")).to_have_text("Polling")
     reader.curricula["math-frontier"].step()
-    await expect(page.locator("[data-figure=policy] .value")).to_have_text("41", timeout=10_000)
+    await expect(page.locator("[data-figure=policy] .value")).to_have_text("41")
 
 
 async def test_stale_state_is_called_stale(open_page, reader):

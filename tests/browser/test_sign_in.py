@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import expect
 
 from sampler_service.access import AuthSettings, Credential, Gate, Role
@@ -14,7 +15,7 @@ from sampler_service.access.credentials import digest, write_token_file
 from sampler_service.dashboard import DashboardServer, create_app
 from tests.browser.simulated_reader import SimulatedReader
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 TOKEN = "the-token-of-the-reader-in-the-browser"
 
@@ -26,13 +27,15 @@ def token_file(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def server(
     reader: SimulatedReader, token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[DashboardServer]:
     monkeypatch.setattr(gate_module, "_LOOK_SECONDS", 0.0)
     gate = Gate(AuthSettings(token_file=token_file))
-    running = await DashboardServer.start(create_app(reader, stream_interval_seconds=0.1, gate=gate))
+    running = await DashboardServer.start(
+        create_app(reader, stream_interval_seconds=0.1, stream_heartbeat_seconds=0.5, gate=gate)
+    )
     yield running
     await running.stop()
 
@@ -54,7 +57,7 @@ async def test_a_token_opens_the_page_and_its_end_closes_it(open_page, keep, ser
     assert TOKEN not in await page.content()
 
     write_token_file(token_file, [])
-    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
 async def test_signing_out_forgets_the_token(open_page, server):
