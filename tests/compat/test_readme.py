@@ -39,6 +39,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     reader.close()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "page",
     [
@@ -49,7 +50,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 def test_what_a_page_tells_to_run_works(page: Path, reader: Reader):
     for block in runnable(page):
         if block.marker != "slow":
-            reader.follow(block, timeout_seconds=120)
+            reader.follow(block, timeout_seconds=600)
 
 
 @pytest.mark.slow

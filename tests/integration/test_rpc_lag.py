@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -29,7 +30,7 @@ BACKLOG_EVENTS = 30_000
 
 
 class HealthDiary(threading.Thread):
-    """Everything a health watch says, in order, and what /readyz answers at the first NOT_SERVING."""
+    """Everything a health watch says, in order, and what /readyz answers right after each NOT_SERVING."""
 
     def __init__(self, service: ServiceProcess) -> None:
         super().__init__(daemon=True)
@@ -51,29 +52,35 @@ class HealthDiary(threading.Thread):
         except grpc.RpcError:
             return
 
-    def wait_for(self, said: list[int]) -> None:
+    def wait_for(self, *wanted: int, after: int = 0) -> None:
+        """Returns when these were said, in this order, behind the first `after` ones."""
+
+        def heard() -> bool:
+            said = iter(self.said[after:])
+            return all(status in said for status in wanted)
+
         with self.changed:
-            assert self.changed.wait_for(lambda: self.said[: len(said)] == said, timeout=60), self.said
+            assert self.changed.wait_for(heard, timeout=120), self.said
 
 
 def readyz(service: ServiceProcess) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{service.http}/readyz", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{service.http}/readyz", timeout=120) as answer:
             return answer.status, json.loads(answer.read())["detail"]
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())["detail"]
 
 
-async def write_backlog(settings: RedisSettings) -> str:
-    """Appends many small events as another replica would; the last revision."""
+async def write_backlog(settings: RedisSettings, first: int) -> str:
+    """Appends many small events as another replica would, policy versions from `first` on; the last revision."""
     async with LogClient(settings) as client:
         log = client.log("math")
         position = await log.last_id()
-        for start in range(0, BACKLOG_EVENTS, 500):
+        for start in range(first, first + BACKLOG_EVENTS, 500):
             events = [
                 log_pb2.Event(
                     request_id=f"backlog-{number}",
-                    policy_advanced=log_pb2.PolicyAdvanced(policy_version=number + 1),
+                    policy_advanced=log_pb2.PolicyAdvanced(policy_version=number),
                 ).SerializeToString()
                 for number in range(start, start + 500)
             ]
@@ -98,19 +105,28 @@ def test_a_lagging_replica_is_not_serving_until_it_has_caught_up(
         with grpc.insecure_channel(service.target) as channel:
             stub = CurriculumServiceStub(channel)
             stub.CreateCurriculum(pb.CreateCurriculumRequest(request_id=new_id(), curriculum_id="math"))
-            diary.wait_for([SERVING])
-            # The process stands still while another replica writes, as in a long pause of its host.
-            service.send_signal(signal.SIGSTOP)
-            revision = asyncio.run(write_backlog(settings))
-            service.send_signal(signal.SIGCONT)
-            diary.wait_for([SERVING, NOT_SERVING, SERVING])
-            status, detail = diary.readyz[0]
-            assert status == 503
+            diary.wait_for(SERVING)
+            written = 0
+            for _ in range(5):
+                before = len(diary.said)
+                # The process stands still while another replica writes, as in a long pause of its host.
+                service.send_signal(signal.SIGSTOP)
+                revision = asyncio.run(write_backlog(settings, written + 1))
+                written += BACKLOG_EVENTS
+                service.send_signal(signal.SIGCONT)
+                # Whoever asks in spite of it is not sent away, and gets the truth.
+                asked = pb.GetCurriculumRequest(curriculum_id="math", min_revision=revision)
+                assert stub.GetCurriculum(asked, timeout=120).curriculum.policy_version == written
+                diary.wait_for(NOT_SERVING, SERVING, after=before)
+                if any(status == 503 for status, _ in diary.readyz):
+                    break  # Else it had caught up by the time that our question reached it: once more.
+            (detail, *_) = [detail for status, detail in diary.readyz if status == 503]
             assert "max_lag_seconds = 0.2" in detail
-            # Whoever asks in spite of it is not sent away, and gets the truth.
-            asked = pb.GetCurriculumRequest(curriculum_id="math", min_revision=revision)
-            assert stub.GetCurriculum(asked, timeout=60).curriculum.policy_version == BACKLOG_EVENTS
-        assert readyz(service)[0] == 200
+        # On a busy machine it may lag again for a moment, with nothing to catch up with.
+        deadline = time.monotonic() + 120
+        while (answer := readyz(service))[0] != 200:
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.1)
         text = (tmp_path / "log").read_text()
         assert "lagging" in text
         assert "caught up" in text

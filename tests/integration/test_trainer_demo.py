@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 
 def command(output: Path, *arguments: str) -> list[str]:
@@ -29,7 +29,7 @@ def is_listening(output: str) -> bool:
 
 def test_the_demo_compares_presets_and_leaves_a_table_a_picture_and_no_service(tmp_path: Path) -> None:
     arguments = ["--steps", "2", "--compare", "uniform-grpo"]
-    done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     for text in (
         "held-out accuracy before",
@@ -50,14 +50,14 @@ def test_ctrl_c_shows_what_there_is_and_stops_the_service(tmp_path: Path) -> Non
             command(tmp_path, "--steps", "100000"), stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 600
         while "step 2/" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         assert is_listening(log.read_text())
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(240) == 0, log.read_text()
     finally:
         process.kill()
     text = log.read_text()
@@ -71,7 +71,7 @@ def test_ctrl_c_shows_what_there_is_and_stops_the_service(tmp_path: Path) -> Non
     ("arguments", "message"), [(["--task", "no-such.jsonl"], "no-such.jsonl"), (["--preset", "nope"], "nope")]
 )
 def test_a_mistake_ends_the_demo_with_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

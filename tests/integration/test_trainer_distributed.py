@@ -20,7 +20,7 @@ from trainer_client.distributed.world import World, shares
 from trainer_client.metrics import read_metrics
 from trainer_client.trainer_errors import ConfigError
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(300), pytest.mark.xdist_group("distributed")]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900), pytest.mark.xdist_group("distributed")]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 from examples.service_process import ServiceProcess
+from tests.ports import free_port
 from trainer_client.client import CurriculumClient
 from trainer_client.config import load_config
 from trainer_client.distributed.world import World
 from trainer_client.metrics import read_metrics
 from trainer_client.training_run import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def command(config: Path, *arguments: str) -> list[str]:
 
 
 def run(config: Path, *arguments: str) -> str:
-    done = subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -96,13 +97,13 @@ def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: 
     metrics = tmp_path / "ended" / "metrics.jsonl"
     process = subprocess.Popen(command(config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 400
         while not (metrics.exists() and len(read_metrics(metrics)) >= 4):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=400)
     finally:
         process.kill()
     assert process.returncode == 0, output
@@ -154,7 +155,7 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
     process = subprocess.Popen(command(endless), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kept = tmp_path / "killed" / "checkpoints"
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not list(kept.glob("step-*/state.json")):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -182,7 +183,7 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
 def test_two_processes_make_one_run(tmp_path: Path, service: ServiceProcess) -> None:
     config = write_config(tmp_path, service, "pair", steps=2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    done = subprocess.run([*launcher, *command(config)[2:]], capture_output=True, text=True, timeout=170)
+    done = subprocess.run([*launcher, *command(config)[2:]], capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("finished at step 2") == 1
     rows = [row for row in read_metrics(tmp_path / "pair" / "metrics.jsonl") if "reward/mean" in row]
@@ -195,7 +196,7 @@ def test_two_processes_make_one_run(tmp_path: Path, service: ServiceProcess) -> 
 
 def test_a_service_that_is_not_there_is_said_at_once(tmp_path: Path, service: ServiceProcess) -> None:
     config = write_config(tmp_path, service, "alone", curriculum={"target": "127.0.0.1:1"})
-    done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(config), capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -205,13 +206,13 @@ def test_an_unknown_preset_is_an_error_that_names_it(tmp_path: Path, service: Se
     config = write_config(
         tmp_path, service, "unknown", curriculum={"target": service.target, "strategy": "no-such"}
     )
-    done = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(config), capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert "no-such" in done.stderr
 
 
-def serve(folder: Path, data: Path, port: str = "0") -> tuple[subprocess.Popen[bytes], str]:
-    """A service on a data directory, and its address; on a port given it is the old address."""
+def serve(folder: Path, data: Path, port: str) -> tuple[subprocess.Popen[bytes], str]:
+    """A service on a data directory and a port, and its address."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
     ports = ["--grpc-port", port, "--http-port", "0"]
     with log.open("wb") as output:
@@ -220,7 +221,7 @@ def serve(folder: Path, data: Path, port: str = "0") -> tuple[subprocess.Popen[b
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 400
     while not (ready := re.search(r"^ready grpc=(\S+)", log.read_text(errors="replace"), re.MULTILINE)):
         assert process.poll() is None, log.read_text(errors="replace")
         assert time.monotonic() < deadline
@@ -231,7 +232,7 @@ def serve(folder: Path, data: Path, port: str = "0") -> tuple[subprocess.Popen[b
 @pytest.mark.slow
 def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    service, target = serve(tmp_path, data)
+    service, target = serve(tmp_path, data, str(free_port()))
     config = tmp_path / "alone.yaml"
     settings = {
         "name": "alone",
@@ -256,7 +257,7 @@ def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path
     metrics = tmp_path / "alone" / "metrics.jsonl"
 
     def wait_for_steps(more: int) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 400
         goal = (len(read_metrics(metrics)) if metrics.exists() else 0) + more
         while not (metrics.exists() and len(read_metrics(metrics)) >= goal):
             assert trainer.poll() is None
@@ -271,7 +272,7 @@ def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path
         wait_for_steps(4)
         service, _ = serve(tmp_path, data, target.rpartition(":")[2])
         # A probe of the next step finds it; a few more steps are drawn by it.
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 400
         with CurriculumClient(target) as client:
             before = client.summary("alone").policy_version
             while client.summary("alone").policy_version < before + 3:
@@ -279,7 +280,7 @@ def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
         trainer.send_signal(signal.SIGTERM)
-        output, _ = trainer.communicate(timeout=60)
+        output, _ = trainer.communicate(timeout=400)
     finally:
         trainer.kill()
     assert trainer.returncode == 0, output
@@ -289,7 +290,7 @@ def test_a_run_outlives_its_service_and_reports_what_it_did_alone(tmp_path: Path
     with CurriculumClient(target) as client:
         summary = client.summary("alone")
     service.terminate()
-    service.wait(30)
+    service.wait(240)
     # Every rollout was counted once, those of the time alone too; a batch cut short at the end is on top.
     assert rows[-1]["rollouts/total"] <= summary.rollouts_spent <= rows[-1]["rollouts/total"] + 24
     assert summary.prompts_in_flight == 0
