@@ -43,6 +43,13 @@ def reader() -> SimulatedReader:
     return SimulatedReader(trained, cures, SimulatedCurriculum("untouched", 5_000))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a browser share its event loop; so must their asynchronous fixtures, see `server`."""
+    for item in items:
+        if item.get_closest_marker("browser") is not None:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
 # A page on a busy machine takes its time; what never comes is noticed all the same.
 PATIENCE_MILLIS = 60_000
 expect.set_options(timeout=PATIENCE_MILLIS)

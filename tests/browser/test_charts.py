@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.browser
 
 PAGE = "c/math-frontier"
 SUMMARY = "/api/v1/curricula/math-frontier/summary?bins=20"

@@ -9,7 +9,7 @@ from sampler_service.dashboard import DashboardServer, ReadError, create_app
 from tests.browser.simulated_reader import CLUSTERS
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.browser
 
 PAGE = "c/math-frontier"
 LUMINANCE = """() => {

@@ -110,7 +110,7 @@ async def test_one_that_is_not_there_is_named_and_a_service_that_is_away_is_trie
     await page.goto(page.url + address(prompt_id))
     await expect(page.get_by_role("heading", level=1)).to_have_text("The service does not answer")
     reader.failure = None
-    await expect(page.locator("table.visits")).to_be_visible(timeout=60_000)
+    await expect(page.locator("table.visits")).to_be_visible()
 
 
 async def test_the_visits_download_as_csv(open_page, prompt_id):

@@ -15,7 +15,7 @@ from sampler_service.access.credentials import digest, write_token_file
 from sampler_service.dashboard import DashboardServer, create_app
 from tests.browser.simulated_reader import SimulatedReader
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.browser
 
 TOKEN = "the-token-of-the-reader-in-the-browser"
 

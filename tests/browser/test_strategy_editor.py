@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import expect
 
 from sampler_service.access import AuthSettings, Credential, Gate, Role
@@ -99,7 +100,7 @@ async def test_the_place_of_a_field_in_a_text_is_found_whatever_stands_around_it
 
 
 class TestWithTokens:
-    @pytest.fixture
+    @pytest_asyncio.fixture(loop_scope="session")
     async def server(self, reader: SimulatedReader, tmp_path: Path) -> AsyncIterator[DashboardServer]:
         file = tmp_path / "tokens.yaml"
         write_token_file(
