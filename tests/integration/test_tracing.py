@@ -123,3 +123,20 @@ def test_without_the_extra_it_is_said_how_to_get_it():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert "pip install 'curriculum-sampler[otel]'" in said.stdout
+
+
+def test_a_trainer_that_has_not_set_tracing_up_does_not_pay_for_its_import():
+    code = (
+        "import sys\n"
+        "from trainer_client.client import CurriculumClient\n"
+        "from trainer_client.exceptions import CurriculumError\n"
+        "with CurriculumClient('127.0.0.1:1', timeout_seconds=0.1) as client:\n"
+        "    try: client.summary('math')\n"
+        "    except CurriculumError: print('called')\n"
+        "print('opentelemetry' in sys.modules)\n"
+    )
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["called", "False"]
