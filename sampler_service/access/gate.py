@@ -131,6 +131,17 @@ class Gate:
             _log.warning("caller refused", reason=refusal.reason, address=address)
             raise
 
+    def may_know(self, authorization: str) -> bool:
+        """Whether `authenticate` can succeed with this; without it, whether a certificate can be enough."""
+        self._look_again()
+        if not authorization:
+            return bool(self._by_certificate)
+        try:
+            self._find(authorization, ())
+        except Unauthenticated:
+            return False
+        return True
+
     def is_current(self, principal: Principal) -> bool:
         """Whether what the principal showed would still be taken: asked again during long streams."""
         credential = principal.credential

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from sampler_service.access import Gate, Principal, RateLimiter, Role, Throttled, current_principal
@@ -24,6 +24,10 @@ class Admission:
         self._gate = gate
         self._rate = RateLimiter(calls_per_second, 2 * calls_per_second) if calls_per_second > 0 else None
 
+    def may_be_known(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+        """Whether it is worth reading the request of a call that begins with this; `admit` decides."""
+        return not self._gate.enabled or self._gate.may_know(_bearer(metadata))
+
     def admit(self, context: _Context, role: Role, method: str) -> Principal:
         """Who calls; also in `current_principal` from here on.
 
@@ -32,7 +36,9 @@ class Admission:
         """
         address = _address(context.peer()) if self._gate.enabled or self._rate else ""
         if self._gate.enabled:
-            principal = self._gate.authenticate(_authorization(context), _identities(context), address)
+            principal = self._gate.authenticate(
+                _bearer(context.invocation_metadata()), _identities(context), address
+            )
             principal.require(role, method)
         else:
             principal = self._gate.authenticate("", (), "")
@@ -83,8 +89,8 @@ class Admission:
             self._gate.require_current(principal)
 
 
-def _authorization(context: _Context) -> str:
-    for key, value in context.invocation_metadata() or ():
+def _bearer(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    for key, value in metadata or ():
         if key == "authorization" and isinstance(value, str):
             return value
     return ""

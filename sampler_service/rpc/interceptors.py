@@ -12,10 +12,11 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from sampler_service.access import EVERYBODY, Principal
+from sampler_service.access import EVERYBODY, Principal, Throttled
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.rpc.admission import Admission
 from sampler_service.rpc.errors import Refusal, describe
+from sampler_service.rpc.open_calls import OpenCalls
 from sampler_service.rpc.roles import role_of
 from sampler_service.tracing import ServerSpan
 
@@ -54,8 +55,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     `grpc_server_msg_sent_total`.
     """
 
-    def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
+    def __init__(self, registry: CollectorRegistry, admission: Admission, open_calls: OpenCalls) -> None:
         self._admission = admission
+        self._open_calls = open_calls
         labels = ("grpc_type", "grpc_service", "grpc_method")
         self._started = Counter("grpc_server_started_total", "Calls that began.", labels, registry=registry)
         self._handled = Counter(
@@ -75,6 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             "grpc_server_msg_sent_total", "Messages sent on streams.", labels, registry=registry
         )
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._refusals: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -94,15 +97,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             # Unknown methods are gRPC's to refuse; keeping them would let a client fill the memory.
-            if handler is None or method.startswith(tuple(f"/{name}" for name in _STANDARD_SERVICES)):
-                return handler
+            if handler is None:
+                return None
             wrapped = self._handlers[method] = self._wrap(handler, method)
-        return wrapped
+        refusal = self._refusals.get(method)
+        if refusal is None or self._admission.may_be_known(handler_call_details.invocation_metadata):
+            return wrapped
+        return refusal
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         service, _, name = method.strip("/").rpartition("/")
+        if service.startswith(_STANDARD_SERVICES):
+            return self._open_calls.wrap(handler)
         kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
         call: _Call[Any] = _Call(self, kind, service, name)
+        # To gRPC a stream of messages: of others it reads one, however large, before it asks the handler.
+        self._refusals[method] = grpc.stream_stream_rpc_method_handler(call.streaming(_known_by_now, True))
         codecs = (_tolerant(handler.request_deserializer), handler.response_serializer)
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(call.streaming(handler.stream_stream, True), *codecs)
@@ -227,6 +237,14 @@ class _Call(Generic[Answer]):
             request_id=request_id,
             **({"trace_id": span.trace_id} if span.trace_id else {}),
         )
+
+
+async def _known_by_now(_requests: object, _context: _Context) -> AsyncIterator[Any]:
+    """For a call that was to be refused, and whose token came into force in that moment."""
+    raise Throttled(
+        "TOKEN_NEW", "The token has come into force just now. Call again.", retry_after_seconds=0.1
+    )
+    yield
 
 
 def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Malformed]:

@@ -20,6 +20,7 @@ from sampler_service.rpc.credentials import server_credentials
 from sampler_service.rpc.health import SERVICE_NAME, HealthWatcher
 from sampler_service.rpc.interceptors import CallInterceptor
 from sampler_service.rpc.limits import RpcSettings
+from sampler_service.rpc.open_calls import OpenCalls
 from sampler_service.rpc.servicer import CurriculumServicer
 
 __all__ = ["PortTakenError", "RpcServer", "try_to_listen"]
@@ -40,7 +41,10 @@ class RpcServer:
         gate: Gate,
         share_port: bool = False,
     ) -> None:
-        self._interceptor = CallInterceptor(registry, Admission(gate, settings.max_calls_per_second))
+        admission = Admission(gate, settings.max_calls_per_second)
+        # The rest is for callers of the service itself.
+        open_calls = OpenCalls(max(1, settings.max_concurrent_calls // 4))
+        self._interceptor = CallInterceptor(registry, admission, open_calls)
         self._servicer = CurriculumServicer(host, settings)
         self._health = HealthWatcher(host)
         # Two services on one port would each get some of the calls: let the second one fail instead,
