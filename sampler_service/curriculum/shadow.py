@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.allotment import allot
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
+from sampler_service.curriculum.beta_moments import beta_moments
 from sampler_service.curriculum.calibration import EstimatorScores, ScoreBoard
 from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.curriculum.machine import CurriculumMachine
@@ -45,9 +45,8 @@ def mixed_probability(
     alphas: NDArray[np.float64], betas: NDArray[np.float64], rollouts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """E[1 − pⁿ − (1−p)ⁿ] under Beta(α, β): that a group of n rollouts comes out mixed."""
-    whole = betaln(alphas, betas)
-    all_right = np.exp(betaln(alphas + rollouts, betas) - whole)
-    all_wrong = np.exp(betaln(alphas, betas + rollouts) - whole)
+    all_right = beta_moments(alphas, betas, rollouts, 0.0)
+    all_wrong = beta_moments(alphas, betas, 0.0, rollouts)
     probability: NDArray[np.float64] = np.clip(1.0 - all_right - all_wrong, 0.0, 1.0)
     return np.where(rollouts > 0, probability, 0.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import betaln
 
+from sampler_service.curriculum.beta_moments import beta_moments
 from sampler_service.curriculum.quotas.base import Quota
 from sampler_service.curriculum.views import PromptView
 
@@ -76,7 +76,7 @@ def _power_moments(
     a: NDArray[np.float64], b: NDArray[np.float64], i: float, j: float, least: int, most: int
 ) -> NDArray[np.float64]:
     """E[x^(n+i) (1−x)^j] for n = least … most − 1, x ~ Beta(a, b); along a row by recurrence."""
-    first = np.exp(betaln(a + least + i, b + j) - betaln(a, b))
+    first = beta_moments(a, b, least + i, j)
     n = np.arange(least, most - 1, dtype=np.float64)
     ratios = (a + n + i) / (a + b + n + i + j)
     moments: NDArray[np.float64] = np.concatenate([first, first * np.cumprod(ratios, axis=1)], axis=1)
