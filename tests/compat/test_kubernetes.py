@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,18 @@ def test_images_have_a_version():
             tag = tags.get(container["image"]) or container["image"].partition(":")[2]
             assert tag
             assert tag != "latest"
+
+
+@pytest.mark.slow
+@pytest.mark.kubectl
+def test_what_kustomize_makes_of_it_is_valid_and_complete():
+    answer = subprocess.run(["kubectl", "kustomize", BASE], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    rendered = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(answer.stdout)}
+    assert set(rendered) == set(RESOURCES)
+    for one in rendered.values():
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+        assert one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "curriculum-sampler"
+    (container,) = rendered["Deployment", "curriculum-sampler"]["spec"]["template"]["spec"]["containers"]
+    (image,) = KUSTOMIZATION["images"]
+    assert container["image"] == f"{image['newName']}:{image['newTag']}"
