@@ -108,6 +108,9 @@ app.command("inspect")(prompts.inspect)
 app.command("export")(files.export_curriculum)
 app.command("import")(files.import_curriculum)
 app.command("replay")(replay.replay)
+# They are commands on curricula like the others there, and looked for in both places.
+curricula.app.command("export")(files.export_curriculum)
+curricula.app.command("import")(files.import_curriculum)
 app.add_typer(curricula.app, name="curricula")
 app.add_typer(tokens.app, name="tokens")
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -67,31 +68,60 @@ def overview(sample: Sample, before: Sample | None) -> RenderableType:
     """A line per curriculum."""
     if not sample.summaries:
         return Text("No curricula yet. Make one: sampler-service curricula create NAME")
-    table = Table(box=None, pad_edge=False)
-    # The name is what one looks for: in a narrow terminal the other columns give way first.
-    longest = max(len(one.curriculum_id) for one in sample.summaries)
-    table.add_column("curriculum", overflow="ellipsis", no_wrap=True, min_width=min(longest, 24))
-    table.add_column("preset")
-    for name in ("policy", "prompts", "seen", "rollouts", "roll/s", "mixed", "wasted", "leases", "expired"):
-        table.add_column(name, justify="right")
-    table.add_column("difficulty")
-    for one in sorted(sample.summaries, key=lambda s: -(sample.rollouts_per_second(s, before) or 0.0)):
-        rate = sample.rollouts_per_second(one, before)
-        table.add_row(
-            Text(one.curriculum_id + (" (stale)" if one.stale else ""), style="red" if one.stale else ""),
-            one.preset or "custom",
-            f"{one.policy_version:,}",
-            f"{one.prompts:,}",
-            _share(one.prompts_seen, one.prompts),
-            f"{one.rollouts_spent:,}",
-            "-" if rate is None else f"{rate:,.1f}",
-            _percent(one.effective_prompt_ratio),
-            _share(one.rollouts_wasted, one.rollouts_spent),
-            f"{one.live_leases:,}",
-            f"{one.leases_expired:,}",
-            _bars(one.difficulty_histogram.counts),
-        )
-    return table
+    return _Overview(sample, before)
+
+
+class _Overview:
+    """A table of as many columns as the terminal has room for, each of them whole."""
+
+    _LEFT_OUT_FIRST = (
+        "expired",
+        "policy",
+        "wasted",
+        "seen",
+        "preset",
+        "leases",
+        "prompts",
+        "roll/s",
+        "rollouts",
+    )
+
+    def __init__(self, sample: Sample, before: Sample | None) -> None:
+        rows = [(one, sample.rollouts_per_second(one, before)) for one in sample.summaries]
+        rows.sort(key=lambda row: -(row[1] or 0.0))
+        self._stale = [one.stale for one, _ in rows]
+        self._columns = {
+            "curriculum": [one.curriculum_id + (" (stale)" if one.stale else "") for one, _ in rows],
+            "preset": [one.preset or "custom" for one, _ in rows],
+            "policy": [f"{one.policy_version:,}" for one, _ in rows],
+            "prompts": [f"{one.prompts:,}" for one, _ in rows],
+            "seen": [_share(one.prompts_seen, one.prompts) for one, _ in rows],
+            "rollouts": [f"{one.rollouts_spent:,}" for one, _ in rows],
+            "roll/s": ["-" if rate is None else f"{rate:,.1f}" for _, rate in rows],
+            "mixed": [_percent(one.effective_prompt_ratio) for one, _ in rows],
+            "wasted": [_share(one.rollouts_wasted, one.rollouts_spent) for one, _ in rows],
+            "leases": [f"{one.live_leases:,}" for one, _ in rows],
+            "expired": [f"{one.leases_expired:,}" for one, _ in rows],
+            "difficulty": [_bars(one.difficulty_histogram.counts) for one, _ in rows],
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = dict(self._columns)
+        for name in self._LEFT_OUT_FIRST:
+            if (
+                sum(max(map(cell_len, (title, *cells))) + 2 for title, cells in shown.items())
+                <= options.max_width
+            ):
+                break
+            del shown[name]
+        table = Table(box=None, pad_edge=False)
+        for title in shown:
+            left = title in ("curriculum", "preset", "difficulty")
+            table.add_column(title, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
+        for stale, cells in zip(self._stale, zip(*shown.values(), strict=True), strict=True):
+            name, *others = cells
+            table.add_row(Text(name, style="red" if stale else ""), *others)
+        yield table
 
 
 def details(sample: Sample, before: Sample | None) -> RenderableType:
