@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -106,19 +106,21 @@ class _Overview:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = dict(self._columns)
+        widths = {title: max(map(cell_len, (title, *cells))) for title, cells in self._columns.items()}
         for name in self._LEFT_OUT_FIRST:
-            if (
-                sum(max(map(cell_len, (title, *cells))) + 2 for title, cells in shown.items())
-                <= options.max_width
-            ):
+            if sum(widths.values()) + 2 * len(widths) <= options.max_width:
                 break
-            del shown[name]
+            del widths[name]
+        # If there is still no room, it is the names that are cut.
+        excess = max(sum(widths.values()) + 2 * len(widths) - options.max_width, 0)
+        widths["curriculum"] = max(widths["curriculum"] - excess, 8)
         table = Table(box=None, pad_edge=False)
-        for title in shown:
-            left = title in ("curriculum", "preset", "difficulty")
-            table.add_column(title, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
-        for stale, cells in zip(self._stale, zip(*shown.values(), strict=True), strict=True):
+        for title, width in widths.items():
+            side: JustifyMethod = "left" if title in ("curriculum", "preset", "difficulty") else "right"
+            table.add_column(title, justify=side, no_wrap=True, overflow="ellipsis", width=width)
+        for stale, cells in zip(
+            self._stale, zip(*(self._columns[title] for title in widths), strict=True), strict=True
+        ):
             name, *others = cells
             table.add_row(Text(name, style="red" if stale else ""), *others)
         yield table
