@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from trainer_client.learner.advantages import Estimator
 from trainer_client.learner.losses import Aggregation, Ratio
+from trainer_client.learner.objectives import Objective
 from trainer_client.learner.replay import ReplayMethod
 from trainer_client.settings import Settings
 from trainer_client.tasks.settings import TaskConfig
@@ -196,6 +197,10 @@ class LearnerConfig(Settings):
 
     advantage: Estimator = "grpo"
     """Advantage estimator."""
+    objective: Objective = "linear"
+    """What of a prompt's pass rate p is maximised: p, log p, a `power` of it, or 2 asin √p (`arcsin`)."""
+    objective_exponent: float = Field(default=0.5, gt=0, le=1)
+    """The exponent of `power`."""
     lead_weights: bool = False
     """Weigh advantages by difficulty as GRPO-LEAD does."""
     length_reward: float = Field(default=0.0, ge=0)
@@ -238,6 +243,15 @@ class LearnerConfig(Settings):
     """So does a gradient norm above this, before it is scaled down, or one that is not finite."""
     patience: int = Field(default=3, ge=1)
     """Steps with an exploded KL or gradient before the run ends."""
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.objective != "linear" and self.advantage not in ("dr_grpo", "rloo"):
+            raise ValueError(
+                f"objective {self.objective} weights differences from the group's mean, and advantage "
+                f"{self.advantage} is something else; set advantage: dr_grpo or rloo"
+            )
+        return self
 
 
 class ReplayConfig(Settings):

@@ -9,6 +9,7 @@ from trainer_client.client import Action
 from trainer_client.config import LearnerConfig, RewardConfig
 from trainer_client.learner.advantages import batch_advantages, keep_mask
 from trainer_client.learner.masks import distinct_mask
+from trainer_client.learner.objectives import objective_weight
 from trainer_client.learner.positives import PositiveStore
 from trainer_client.learner.samples import Sample
 from trainer_client.learner.shaping import lead_weighted
@@ -60,6 +61,9 @@ def training_samples(
         if not completions:
             continue
         success_G = rewards_G > success_threshold
+        advantages_G = advantages_G * objective_weight(
+            settings.objective, float(success_G.mean()), settings.objective_exponent
+        )
         if settings.lead_weights:
             advantages_G = lead_weighted(advantages_G, float(success_G.mean()))
         keep_G = np.ones(len(completions), dtype=np.bool_)
