@@ -63,7 +63,9 @@ class DashboardServer:
         if tls.enabled:
             tls.read()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named, because asyncio turns Nagle's algorithm off only where it can see that this is TCP: else every
+        # answer waits 40 ms for an acknowledgement that the client delays.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if share_port:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -171,3 +172,14 @@ async def test_stopping_the_server_ends_open_streams_at_once(reader):
 async def test_a_port_that_is_taken_is_an_error_and_not_a_silent_exit(server, reader):
     with pytest.raises(OSError, match="in use"):
         await DashboardServer.start(create_app(reader), port=server.port)
+
+
+async def test_an_answer_does_not_wait_for_an_acknowledgement(server):
+    """Nagle's algorithm and a client that delays its acknowledgements would hold each answer for 40 ms."""
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        await http.get("/healthz")
+        connections = server._server.server_state.connections
+        assert connections
+        for connection in connections:
+            accepted = connection.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
