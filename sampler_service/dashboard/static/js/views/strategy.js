@@ -17,7 +17,7 @@ export function strategyPanel(id, session) {
   const host = h("div", { class: "strategy" });
   const mayChange = session?.role === "admin";
   const editor = strategyEditor(id, { onSaved: (curriculum) => panel.update(curriculum) });
-  const change = h("button", { type: "button", disabled: !mayChange, onclick: () => editor.open() }, "Change …");
+  const change = h("button", { type: "button", disabled: true, onclick: () => editor.open() }, "Change …");
   const why = mayChange ? "" : `Changing it needs the role admin; ${session?.name ? `${session.name} has ${session.role}` : "nobody is signed in"}.`;
   const root = h(
     "section",
@@ -35,6 +35,7 @@ export function strategyPanel(id, session) {
       if (!strategy || curriculum.etag === etag) return;
       etag = curriculum.etag;
       editor.follow(curriculum);
+      change.disabled = !mayChange; // Not before there is something to change.
       const scalars = [
         ["Preset", strategy.preset || "custom"],
         ["Exploration floor", percent(strategy.exploration)],
