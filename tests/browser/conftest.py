@@ -13,9 +13,6 @@ from sampler_service.dashboard import DashboardServer, create_app
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 from tests.host_programs import INSTALL_CHROMIUM, chromium_path
 
-# A page on a busy machine takes its time; what never comes fails all the same.
-expect.set_options(timeout=30_000)
-
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 FLAGS = [
     "--headless",
