@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ CASES = {
         Case("tiny-8", "tiny", batch_size=8, steps=12),
         Case("tiny-512", "tiny", batch_size=512, steps=4),
         Case("smollm2-8", "smollm2", batch_size=8, steps=6),
+        Case("smollm2-8-vllm", "smollm2", batch_size=8, steps=6, engine="vllm"),
     )
 }
 # A step of a 7B model on one node of GPUs, for the projection; a minute is short.
@@ -85,7 +87,9 @@ def _projection(cases: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated")
+    # vLLM wants an environment of its own (make test-vllm makes one).
+    here = [case.name for case in CASES.values() if case.engine != "vllm" or find_spec("vllm")]
+    parser.add_argument("--cases", default=",".join(here), help=f"comma-separated, of {', '.join(CASES)}")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its choice")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--save-baseline", action="store_true")

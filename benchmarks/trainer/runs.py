@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
 from trainer_client.client import CurriculumClient
@@ -37,6 +40,20 @@ class Case:
     group_size: int = 8
     max_tokens: int = 8
     strategy: str = "frontier"
+    engine: str = "transformers"
+
+    @property
+    def rollouts(self) -> dict[str, Any]:
+        """Settings of the engine. vLLM on a CPU is for comparing shares: a GPU build is another thing."""
+        if self.engine == "transformers":
+            return {"max_tokens": self.max_tokens}
+        memory = {} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 2**30}
+        return {
+            "engine": self.engine,
+            "max_tokens": self.max_tokens,
+            "max_model_tokens": 512,
+            "vllm_arguments": {"enforce_eager": True, **memory},
+        }
 
 
 def coin(completion: str, answer: str) -> float:
@@ -62,7 +79,7 @@ def measure(case: Case, target: str, folder: Path, threads: int) -> dict[str, An
             "name": case.name,
             "directory": str(folder),
             "steps": case.steps + 1,
-            "model": {"path": case.model, "threads": threads},
+            "model": {"path": case.model, "threads": threads, "max_prompt_tokens": 256},
             "tasks": [
                 {
                     "type": "arithmetic",
@@ -76,7 +93,7 @@ def measure(case: Case, target: str, folder: Path, threads: int) -> dict[str, An
                 "batch_size": case.batch_size,
                 "rollout_budget": case.batch_size * case.group_size,
             },
-            "rollouts": {"max_tokens": case.max_tokens},
+            "rollouts": case.rollouts,
             "learner": {"learning_rate": 1e-5},
             "evaluation": {"every": 0, "prompts": 0},
             "checkpoint": {"every": 0},
@@ -85,9 +102,10 @@ def measure(case: Case, target: str, folder: Path, threads: int) -> dict[str, An
     )
     pool = build_pool(config.tasks)
     pool = Pool(tuple(replace(prompt, verifier=coin) for prompt in pool.train), (), pool.stop)
-    with CurriculumClient(target) as client:
+    with CurriculumClient(target) as client, ExitStack() as stack:
         facts = prepare_curriculum(client, config, pool)
         learner = build_learner(config)
+        stack.callback(learner.engine.close)
         trainer = build_trainer(config, client, learner, pool, Quiet(), StopRequest(), facts=facts)
         history = trainer.run().history[1:]
         trainer.log.close()
@@ -108,6 +126,7 @@ def _figures(case: Case, history: list[Metrics]) -> dict[str, Any]:
     rollouts, tokens = median("rollouts/count"), median("rollouts/tokens")
     return {
         "model": case.model,
+        "engine": case.engine,
         "prompts_per_step": case.batch_size,
         "rollouts_per_step": rollouts,
         "tokens_per_step": tokens,

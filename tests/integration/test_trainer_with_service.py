@@ -142,7 +142,14 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
     }
     changes: dict[str, object] = {
         "steps": 6,
-        "tasks": [{"type": "jsonl", "path": str(prompts), "verifier": "tests.verdicts:by_lot"}],
+        "tasks": [
+            {
+                "type": "jsonl",
+                "path": str(prompts),
+                "verifier": "tests.verdicts:by_lot",
+                "verifier_timeout_seconds": 300,
+            }
+        ],
         "curriculum": curriculum,
         "learner": {"learning_rate": 0.01},
         "replay": {"share": 0.34},
@@ -177,6 +184,11 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
         (tmp_path / name / "samples.jsonl").read_text().splitlines() for name in ("straight", "killed")
     ]
     assert samples[0] == samples[1]
+    # What the killed run had reported beyond its checkpoint is gone with the restore, its lease too.
+    with CurriculumClient(service.target) as client:
+        summary = client.summary("killed")
+    assert summary.rollouts_spent == resumed[last]["rollouts/total"]
+    assert summary.prompts_in_flight == 0
 
 
 @pytest.mark.slow
