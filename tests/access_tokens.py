@@ -63,7 +63,7 @@ async def call_any(
         request_serializer=request_class.SerializeToString,
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
-    call = stub(iter([request]) if method.client_streaming else request, metadata=bearer(token), timeout=20)
+    call = stub(iter([request]) if method.client_streaming else request, metadata=bearer(token), timeout=120)
     if not method.server_streaming:
         return await call
     async for answer in call:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import grpc
 import pytest
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.access import Role
+from sampler_service.access import gate as gate_module
+from sampler_service.access.rate import RateLimiter
 from sampler_service.config import ServiceConfig
 from sampler_service.rpc import RpcSettings
 from sampler_service.rpc.roles import METHOD_ROLES
@@ -89,7 +92,7 @@ async def test_a_stream_is_checked_report_by_report(guarded: RunningService):
         return pb.ReportRolloutsRequest(curriculum_id=curriculum_id, request_id=new_id())
 
     call = guarded.stub.StreamRollouts(
-        iter([report("team-a.x"), report("math")]), metadata=bearer(TEAM_A), timeout=20
+        iter([report("team-a.x"), report("math")]), metadata=bearer(TEAM_A), timeout=120
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [answer async for answer in call]
@@ -142,7 +145,11 @@ async def test_health_and_reflection_need_no_token(guarded: RunningService):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_guesses_are_throttled_and_good_tokens_are_not(service_config: ServiceConfig):
+async def test_guesses_are_throttled_and_good_tokens_are_not(
+    service_config: ServiceConfig, monkeypatch: pytest.MonkeyPatch
+):
+    # Permits come back with time, one in twelve seconds: none while this looks.
+    monkeypatch.setattr(gate_module, "RateLimiter", partial(RateLimiter, now=lambda: 0.0))
     config = service_config.model_copy(update={"auth": auth_settings(refusals_per_minute=5)})
     async with running_service(config) as running:
         reasons = [

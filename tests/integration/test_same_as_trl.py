@@ -19,7 +19,7 @@ from trainer_client.learner.losses import Aggregation, Ratio, clipped_policy_los
 from trainer_client.learner.samples import Sample
 from trainer_client.models.tiny import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 REWARDS = [1.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 0.0]
 COMMON: dict[str, Any] = {

@@ -206,8 +206,11 @@ def test_two_processes_make_one_run(tmp_path: Path, service: ServiceProcess) -> 
     assert summary.prompts_in_flight == 0
 
 
-def test_a_service_that_is_not_there_is_said_at_once(tmp_path: Path, service: ServiceProcess) -> None:
-    config = write_config(tmp_path, service, "alone", curriculum={"target": "127.0.0.1:1"})
+def test_a_service_that_is_not_there_is_said_and_the_run_ends(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    nobody = {"target": "127.0.0.1:1", "timeout_seconds": 2}
+    config = write_config(tmp_path, service, "alone", curriculum=nobody)
     done = subprocess.run(command(config), capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

@@ -19,7 +19,7 @@ from trainer_client.integrations.trl import CHECKPOINT_FILE, TrlCurriculum
 from trainer_client.models.tiny import tiny_model, tiny_tokenizer
 from trainer_client.trainer_errors import ConfigError, DataError
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 PROMPTS = Dataset.from_dict(
     {
@@ -191,7 +191,7 @@ def test_two_processes_train_on_one_batch_and_report_it_once(
         [*launcher, "-m", "tests.trl_run", service.target, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = client.summary("pair")
@@ -209,7 +209,7 @@ def test_the_example_runs_as_written(service: ServiceProcess, tmp_path: Path) ->
         [sys.executable, str(example), service.target],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
