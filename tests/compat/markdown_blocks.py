@@ -86,6 +86,8 @@ class Reader:
         self._home = home
         self._ports = {"50051": str(free_port()), "8080": str(free_port())}
         self._path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        if shutil.which("grpcurl") is None:
+            self._path = f"{_programs(home)}:{self._path}"
         self._running: list[subprocess.Popen[bytes]] = []
         self._blocks = 0
 
@@ -165,6 +167,16 @@ class Reader:
         ports = {"SAMPLER_GRPC_PORT": self._ports["50051"], "SAMPLER_HTTP_PORT": self._ports["8080"]}
         target = f"127.0.0.1:{self._ports['50051']}"
         return {**kept, **ports, "SAMPLER_TARGET": target, "PATH": self._path, "PYTHONUNBUFFERED": "1"}
+
+
+def _programs(home: Path) -> Path:
+    """A folder with a stand-in for what readers may have and this machine has not."""
+    folder = home / "bin"
+    folder.mkdir()
+    stand_in = folder / "grpcurl"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("grpcurl.py")} "$@"\n')
+    stand_in.chmod(0o755)
+    return folder
 
 
 def _wait_for_group(group: int, timeout_seconds: float = 180.0) -> None:
