@@ -101,7 +101,12 @@ async def test_everything_works_on_a_cluster(cluster: list[RedisServer]):
             assert await rival.lock.acquire("rival", 30)
             with pytest.raises(SnapshotterLostError):
                 await store.save(result.own[0], columns)
+            await log.keep_outline(theirs[0], b"of the second entry")
         assert await client.list_curricula() == sorted(names)
+        outlines = await client.outlines.read([*names, "nobody's"])
+        assert outlines.pop() is None
+        # Each says that its log has gone on.
+        assert all(one and one.payload and one.behind_since_millis for one in outlines)
         await client.log(names[0]).delete()
         with pytest.raises(LogMissingError):
             await client.log(names[0]).read(START)

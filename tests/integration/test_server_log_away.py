@@ -80,13 +80,18 @@ async def test_while_the_log_is_away_writes_are_unavailable_and_reads_are_marked
         summary = (await service.stub.GetSummary(pb.GetSummaryRequest(curriculum_id="math"))).summary
         assert summary.stale
         assert summary.prompts == 20
+        assert (await states(service.stub, ids)).stale
+        asked = pb.GetCurriculumRequest(curriculum_id="math")
+        assert (await service.stub.GetCurriculum(asked)).curriculum.stale
         await wait_for_health(service, "NOT_SERVING")
 
         server.start()
         done = await until_accepted(service, told)
         assert done.accepted == 8
         await wait_for_health(service, "SERVING")
-        assert sum((await states(service.stub, ids)).rollouts) == 8
+        page = await states(service.stub, ids)
+        assert (sum(page.rollouts), page.stale) == (8, False)
+        assert not (await service.stub.GetCurriculum(asked)).curriculum.stale
         assert not (await service.stub.GetSummary(pb.GetSummaryRequest(curriculum_id="math"))).summary.stale
 
 

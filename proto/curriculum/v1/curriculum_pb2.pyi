@@ -1598,8 +1598,11 @@ class ListPromptStatesResponse(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     revision: _builtins.str
+    stale: _builtins.bool
+    """True when the log could not be reached and these are the last known states."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1649,10 +1652,11 @@ class ListPromptStatesResponse(_message.Message):
         in_flight: _abc.Iterable[_builtins.bool] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.str = ...,
+        stale: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphas", b"alphas", "betas", b"betas", "clusters", b"clusters", "ema_means", b"ema_means", "ema_variances", b"ema_variances", "in_flight", b"in_flight", "last_policy_versions", b"last_policy_versions", "next_page_token", b"next_page_token", "pass_rate_stddevs", b"pass_rate_stddevs", "pass_rates", b"pass_rates", "prompt_ids", b"prompt_ids", "revision", b"revision", "rollouts", b"rollouts", "visits", b"visits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphas", b"alphas", "betas", b"betas", "clusters", b"clusters", "ema_means", b"ema_means", "ema_variances", b"ema_variances", "in_flight", b"in_flight", "last_policy_versions", b"last_policy_versions", "next_page_token", b"next_page_token", "pass_rate_stddevs", b"pass_rate_stddevs", "pass_rates", b"pass_rates", "prompt_ids", b"prompt_ids", "revision", b"revision", "rollouts", b"rollouts", "stale", b"stale", "visits", b"visits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

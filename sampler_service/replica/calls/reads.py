@@ -31,7 +31,9 @@ class ReadCalls(CurriculumCalls):
             replica = await self._reading(request.curriculum_id, request.min_revision)
             if request.filter.prompt_ids:
                 await replica.index_ids()
-            return await asyncio.to_thread(prompt_states, replica.state, request)
+            page = await asyncio.to_thread(prompt_states, replica.state, request)
+        page.stale = replica.stale
+        return page
 
     async def get_prompt_history(self, request: pb.GetPromptHistoryRequest) -> pb.GetPromptHistoryResponse:
         """GetPromptHistory."""
