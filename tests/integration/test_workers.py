@@ -176,7 +176,8 @@ def test_a_worker_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None
         # Whichever of them gets the connection.
         for _ in range(10):
             with stub_of(service.target) as stub:
-                assert len(stub.ListCurricula(pb.ListCurriculaRequest(), timeout=60).curricula) == 1
+                listed = stub.ListCurricula(pb.ListCurriculaRequest(), timeout=60, wait_for_ready=True)
+                assert len(listed.curricula) == 1
 
 
 def test_sigterm_lets_running_calls_finish_on_every_worker(tmp_path: Path) -> None:
