@@ -147,6 +147,7 @@ def test_a_run_killed_after_a_checkpoint_repeats_what_an_uninterrupted_one_does(
                 "type": "jsonl",
                 "path": str(prompts),
                 "verifier": "tests.verdicts:by_lot",
+                # A verdict that is late on a busy machine would be another outcome.
                 "verifier_timeout_seconds": 300,
             }
         ],
