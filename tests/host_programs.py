@@ -1,4 +1,4 @@
-"""Programs that pip does not bring: a browser, a second kind of log server, Prometheus, kubectl.
+"""Programs that pip does not bring: a browser, a second kind of log server, Prometheus, kubectl, Node.js.
 
 In CI they must be there: a test that needs a missing one fails. Elsewhere such tests are deselected, and
 the header of the run says so and how to get them.
@@ -17,6 +17,7 @@ INSTALL_CHROMIUM = "apt-get install --no-install-recommends chromium (or set CHR
 INSTALL_REDIS = "apt-get install redis-server"
 INSTALL_PROMETHEUS = "apt-get install --no-install-recommends prometheus"
 INSTALL_KUBECTL = "kubectl 1.27 or newer, of your distribution or of the Kubernetes project"
+INSTALL_NODE = "apt-get install nodejs npm"
 INSTALL_FLAVOURS = "make test-all brings it, into .flavours"
 # Apart from the virtual environment: one of the packages would put its redis-server first in PATH.
 _FLAVOURS = Path(__file__).parents[1] / ".flavours"
@@ -56,6 +57,8 @@ def missing_programs() -> dict[str, str]:
         missing["prometheus"] = INSTALL_PROMETHEUS
     if shutil.which("kubectl") is None:
         missing["kubectl"] = INSTALL_KUBECTL
+    if any(shutil.which(name) is None for name in ("node", "npm")):
+        missing["node"] = INSTALL_NODE
     if any(redis_flavour_path(name) is None for name in _FLAVOUR_PROGRAMS):
         missing["redis_flavours"] = INSTALL_FLAVOURS
     return missing

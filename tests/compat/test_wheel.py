@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -35,7 +36,12 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from an sdist of the checkout, as a release is."""
     out = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", out, ROOT, cwd=out)
+    # Building leaves and removes folders beside the sources, while other tests copy those.
+    source = tmp_path_factory.mktemp("source") / "checkout"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "site", "runs")
+    )
+    run(sys.executable, "-m", "build", "--outdir", out, source, cwd=out)
     (found,) = out.glob("*.whl")
     assert list(out.glob("*.tar.gz"))
     return found
