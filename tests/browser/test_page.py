@@ -203,14 +203,29 @@ async def test_a_hostile_prompt_id_is_shown_as_text(open_page, reader, watch):
     assert watch.complaints == []
 
 
-async def test_everything_that_acts_has_a_name(open_page):
-    page = await live(await open_page(PAGE))
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("", "tr[data-curriculum]"),
+        (PAGE, "tr[data-prompt]"),
+        (f"{PAGE}/prompt?id={quote('Größe/单位/prompt 00004')}", "table.visits"),
+        ("compare", "#pair-figures table"),
+    ],
+)
+async def test_everything_that_acts_has_a_name_and_a_place_for_the_keyboard(open_page, path, shown):
+    page = await open_page(path)
+    await expect(page.locator(shown).first).to_be_visible()
     nameless = await page.evaluate(
         """() => [...document.querySelectorAll('a, button, input, select, [role=img], [role=region]')].filter(
           node => !(node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.length)
         ).map(node => node.outerHTML)"""
     )
     assert nameless == []
+    beyond_reach = await page.evaluate(
+        """() => [...document.querySelectorAll('.plot, .scroll, a[href], button, input, select, textarea, summary')]
+          .filter(node => node.tabIndex < 0).map(node => node.outerHTML)"""
+    )
+    assert beyond_reach == []
     assert await page.locator("main h1").count() == 1
 
 

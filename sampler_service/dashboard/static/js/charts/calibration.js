@@ -97,7 +97,7 @@ export function brierChart(csv) {
   });
   card.setLegend([
     { color: "blue", text: "Brier score", mark: "stroke" },
-    { color: "green", text: "mean reward", mark: "dashed" },
+    { color: "orange", text: "mean reward", mark: "dashed" },
   ]);
   let history = null;
   let steps = null;
@@ -107,7 +107,7 @@ export function brierChart(csv) {
     options: (colors) => ({
       scales: { x: stepScale, y: fromZero },
       axes: [{ label: "policy version", values: wholeTicks }, {}],
-      series: [{}, line("Brier score", colors.blue), line("mean reward", colors.green, { dash: [6, 4] })],
+      series: [{}, line("Brier score", colors.blue), line("mean reward", colors.orange, { dash: [6, 4] })],
     }),
   });
 
