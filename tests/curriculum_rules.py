@@ -37,6 +37,7 @@ EXACT: Final[tuple[dict[str, Any], ...]] = (
     {"preset": "pilot-commit"},
     {"preset": "doremi"},
     {"preset": "frontier"},
+    {"preset": "uniform-grpo", "shadows": {"mopps": {"preset": "mopps"}}},
 )
 """Strategies under which evidence does not age."""
 AGEING: Final[tuple[dict[str, Any], ...]] = (
@@ -258,6 +259,12 @@ class ClientRules(RuleBasedStateMachine):
             strategy=strategy_of(strategy, lease_seconds),
         )
         self.must_be_done(self.run(self.client.ask(who, request)))
+
+    @rule(who=replica, rounds=st.integers(1, 3))
+    def follow_the_shadows(self, who: int, rounds: int) -> None:
+        """Reports of both replicas may come between; what the wire does to them is not the client's concern."""
+        for _ in range(rounds):
+            self.run(self.replicas.running[who].shadowing.look_round())
 
     @rule(who=replica)
     def read_your_writes_elsewhere(self, who: int) -> None:

@@ -19,6 +19,7 @@ from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogClient, RedisSettings, parse_revision
 from sampler_service.log.keys import CurriculumKeys
 from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.replica.shadowing import Shadowing
 from tests.faulty_wire import Fault, FaultyWire
 from tests.redis_servers import RedisServer
 
@@ -34,6 +35,7 @@ class Replica:
     wire: FaultyWire
     client: LogClient
     host: ReplicaHost
+    shadowing: Shadowing
 
 
 class Replicas:
@@ -67,7 +69,9 @@ class Replicas:
         ).open()
         settings = RedisSettings(url=wire.url, key_prefix=self._prefix, timeout_seconds=_TIMEOUT_SECONDS)
         client = LogClient(settings)
-        return Replica(wire, client, ReplicaHost(client, _SETTINGS, seed=number))
+        host = ReplicaHost(client, _SETTINGS, seed=number)
+        shadowing = Shadowing(lambda: host._curricula, 1.0, report_seconds=0.0, patience_seconds=0.0)
+        return Replica(wire, client, host, shadowing)
 
     @staticmethod
     async def _drop(replica: Replica) -> None:

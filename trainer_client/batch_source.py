@@ -1,5 +1,6 @@
 """One step's rollouts: draw a batch, sample it, report it. A batch that is cut short gives its lease back."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class BatchSource:
         self.newest_version = newest_version
         self.judge = judge
         self.norms = norms
+        self._noted: set[str] = set()
+        """Notes that have been said, numbers apart."""
         self.ending = False
         """Set to cut the batch under way short."""
         self.revision = ""
@@ -88,7 +91,7 @@ class BatchSource:
                 seed=round_seed(self.config.seed, step) if curriculum.repeatable else None,
             )
         for text in batch.notes:
-            self.note(f"step {step + 1}: {text}")
+            self._note_once(step, text)
         try:
             self._check_known(batch)
             collected = collect(
@@ -113,6 +116,13 @@ class BatchSource:
         for reason, count in collected.rejected.items():
             self.note(f"step {step + 1}: the service did not count {count} rollouts: {reason}")
         return RolledOut(step, policy_version, collected, watch, replays)
+
+    def _note_once(self, step: int, text: str) -> None:
+        """Says what a batch notes the first time: what the strategy or the pool is the cause of is in every batch."""
+        cause = re.sub(r"\d+", "#", text)
+        if cause not in self._noted:
+            self._noted.add(cause)
+            self.note(f"step {step + 1}: {text}")
 
     def _is_stale(self, policy_version: int) -> bool:
         limit = self.config.rollouts.max_staleness

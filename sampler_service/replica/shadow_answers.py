@@ -79,7 +79,7 @@ def shadows_message(state: CurriculumState) -> pb.Shadows | None:
     )
     if book.number:
         message.update_time.CopyFrom(timestamp(book.reported_millis))
-    estimators = {name: shadow.strategy.estimator.name for name, shadow in shadows.items()}
+    estimators = {name: shadow.strategy.estimator.name for name, shadow in sorted(shadows.items())}
     for name, estimator in {IN_FORCE: state.estimator_name, **estimators}.items():
         record = book.record(name)
         message.strategies.append(

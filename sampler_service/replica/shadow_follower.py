@@ -50,6 +50,7 @@ class ShadowFollower:
 
     def __init__(self, replica: CurriculumReplica, report_seconds: float, compare_within_millis: int) -> None:
         self._replica = replica
+        self._machine = replica.machine
         self._compare_within_millis = compare_within_millis
         self._report_seconds = report_seconds
         book = replica.state.shadows
@@ -125,6 +126,8 @@ class ShadowFollower:
 
     def _require_ours(self) -> None:
         state = self._replica.state
+        if self._replica.machine is not self._machine:
+            raise Superseded  # Loaded anew: what was followed may not be in the log any more.
         ours = (self._epoch, self._since) == (state.epoch, state.shadows.since_revision)
         if not ours or (self._unanswered is None and state.shadows.number != self._number):
             raise Superseded

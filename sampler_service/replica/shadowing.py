@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from sampler_service.curriculum.errors import CurriculumError
-from sampler_service.log import LogError, LogGapError
+from sampler_service.log import LogError, LogGapError, LogLostError
 from sampler_service.replica.curriculum_replica import CurriculumReplica
 from sampler_service.replica.shadow_follower import ShadowFollower, Superseded
 
@@ -87,7 +87,7 @@ class Shadowing:
             except Superseded:
                 self._drop(replica)
             except (LogError, CurriculumError) as error:
-                if isinstance(error, LogGapError):
+                if isinstance(error, LogGapError | LogLostError):
                     _log.warning("shadows fell behind the log", curriculum_id=replica.curriculum_id)
                     self._drop(replica)
                 _log.debug("shadows wait", curriculum_id=replica.curriculum_id, why=str(error))

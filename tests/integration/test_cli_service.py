@@ -45,6 +45,28 @@ def test_healthcheck_says_serving(cli: Command) -> None:
     assert (result.exit_code, result.output) == (0, "SERVING\n")
 
 
+def test_shadow_strategies_are_followed_shown_and_removed(cli: Command, tmp_path: Path) -> None:
+    cli("curricula", "create", "followed", "--preset", "cures")
+    assert "has no shadow strategies" in cli("curricula", "shadows", "followed").output
+    file = tmp_path / "calm.yaml"
+    file.write_text("preset: frontier\nexploration: 0.5\n")
+    shown = cli("curricula", "shadows", "followed", "--add", "mopps", "--add", f"calm={file}")
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split()[0] for line in shown.output.splitlines() if "#" in line]
+    assert rows == ["in", "calm", "mopps"], "in force, then the shadows by name"
+    spelt = json.loads(cli("curricula", "get", "followed", "--json").output)["strategy"]
+    assert spelt["shadows"]["calm"]["exploration"] == 0.5
+    assert spelt["preset"] == "cures"
+    fewer = cli("curricula", "shadows", "followed", "--remove", "mopps", "--json")
+    assert [one["strategy"] for one in json.loads(fewer.output)["strategies"]] == ["in force", "calm"]
+    assert "'nobody' is not followed; followed: calm" in " ".join(
+        cli("curricula", "shadows", "followed", "--remove", "nobody").stderr.replace("│", " ").split()
+    )
+    wrong = cli("curricula", "shadows", "followed", "--add", 'odd={"quota": {"fixed": {"min": -1}}}')
+    assert "INVALID_PARAMETER in strategy.shadows.odd.quota.fixed.min" in wrong.stderr
+    cli("curricula", "delete", "followed", "--yes")
+
+
 def test_the_life_of_a_curriculum(cli: Command, tmp_path: Path) -> None:
     file = tmp_path / "strategy.yaml"
     file.write_text("strategy:\n  exploration: 0.25\n")

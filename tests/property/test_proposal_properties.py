@@ -59,3 +59,32 @@ def test_scores_are_numbers_and_repeat_with_the_generator(
     assert not np.isnan(scores).any()
     assert (scores < np.inf).all()
     np.testing.assert_array_equal(scores, proposal.scores(view, moment, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("name", SCORED)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(2, 30))
+@settings(max_examples=40, deadline=None)
+def test_scores_do_not_depend_on_where_a_prompt_stands(name: str, seed: int, size: int) -> None:
+    """With a generator whose every number is the same, chance does not tell prompts apart."""
+    generator = np.random.default_rng(seed)
+    a, b = generator.gamma(2, 3, size) + 0.1, generator.gamma(2, 3, size) + 0.1
+    order = generator.permutation(size)
+    proposal = PROPOSALS.parse(name, "proposal")
+    assert isinstance(proposal, ScoredProposal)
+    moment = Moment(policy_step=7, visits=40)
+    straight = proposal.scores(view_of(a, b), moment, _NoChance())
+    turned = proposal.scores(view_of(a[order], b[order]), moment, _NoChance())
+    np.testing.assert_allclose(straight[order], turned)
+
+
+class _NoChance(np.random.Generator):
+    """Draws that are the middle of what could be drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.PCG64(0))
+
+    def random(self, size: object = None, *_: object, **__: object) -> np.ndarray:  # type: ignore[override]
+        return np.full(size, 0.5)  # type: ignore[arg-type]
+
+    def standard_gamma(self, shape: np.ndarray, *_: object, **__: object) -> np.ndarray:  # type: ignore[override]
+        return np.asarray(shape)

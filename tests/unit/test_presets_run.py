@@ -69,3 +69,11 @@ def test_every_preset_survives_a_pool_that_is_all_wrong_or_all_right(preset: str
     for version in range(12):
         assert run.step(np.full(40, rate), 6, 6 * 64, version) > 0
         run.advance(version + 1)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_draws_when_the_policy_has_moved_before_the_first_report(preset: str) -> None:
+    run = Run(preset)
+    run.add(60)
+    run.advance(5)
+    assert run.step(np.full(60, 0.3), 6, 6 * 64, 5) > 0

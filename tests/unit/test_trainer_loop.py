@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.trainer_fakes import FakeCurriculum, QuietReporter
 from trainer_client.assembly import Learner, build_learner, build_trainer
-from trainer_client.client import Action
+from trainer_client.client import Action, Batch
 from trainer_client.config import TrainConfig, parse_config
 from trainer_client.loop import Trainer
 from trainer_client.metrics import read_metrics
@@ -95,6 +96,23 @@ def test_a_run_trains_reports_advances_evaluates_and_keeps_checkpoints(tmp_path:
     assert list((tmp_path / "tiny" / "tensorboard").iterdir())
     # Two groups a step, each with one completion or with a right and a wrong one.
     assert 8 <= (tmp_path / "tiny" / "samples.jsonl").read_text().count("\n") <= 16
+
+
+def test_what_every_batch_notes_is_said_once(tmp_path: Path) -> None:
+    class Noting(FakeCurriculum):
+        def next_batch(self, *arguments: Any, **named: Any) -> Batch:
+            batch = super().next_batch(*arguments, **named)
+            notes = [f"exceeds the {named['step']} prompts that are free", "the quota is overruled"]
+            return dataclasses.replace(batch, notes=notes)
+
+    pool = digit_pool()
+    service = Noting([prompt.prompt_id for prompt in pool.train])
+    trainer, _, reporter, _ = make_trainer(tiny_config(tmp_path), service, pool)
+    assert trainer.run().steps == 4
+    assert reporter.notes == [
+        "step 1: exceeds the 0 prompts that are free",
+        "step 1: the quota is overruled",
+    ]
 
 
 def test_a_tiny_model_learns_a_trivial_task(tmp_path: Path) -> None:

@@ -2527,7 +2527,7 @@ class Shadows(_message.Message):
     compared_batches: _builtins.int
     @_builtins.property
     def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrategyReplay]:
-        """What was served first, then the shadows in the strategy's order."""
+        """What was served first, then the shadows by name."""
 
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -99,9 +99,9 @@ class Vcrl(ScoredProposal):
 
     def _bank(self, moment: Moment) -> tuple[NDArray[Any], int]:
         """Banked rows, best first, and how many slots are free for them."""
-        banked = moment.memory.get("rows", np.zeros(0, dtype=np.int64))
-        if self.replay_limit == 0 or "freed" not in moment.memory:
-            return banked[:0], 0
+        banked = moment.memory.get("rows")
+        if banked is None or self.replay_limit == 0 or "freed" not in moment.memory:
+            return np.zeros(0, dtype=np.int64), 0
         best = np.argsort(-moment.memory["priorities"], kind="stable")
         return banked[best], int(moment.memory["freed"][0])
 
