@@ -1,6 +1,6 @@
 """Runs a benchmark: `python -m benchmarks [NAME] [options]`.
 
-Names: service, growth, peers, log, simulated, trainer, trained.
+Names: service, growth, shadows, peers, log, simulated, trainer, trained.
 """
 
 from __future__ import annotations

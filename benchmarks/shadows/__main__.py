@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.environment import environment
 from benchmarks.service import latency
 from benchmarks.service.process import Server, running
+from benchmarks.shadows.comparison import processor_milliseconds
 from curriculum.v1 import curriculum_pb2 as pb
 
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -103,6 +104,9 @@ def main() -> None:
     for text in options.prompts.split(","):
         with tempfile.TemporaryDirectory() as folder:
             figures[text] = of_pool(Path(folder) / "data", int(float(text)), options)
+        figures[text]["processor_milliseconds_per_batch"] = processor_milliseconds(
+            options.preset, SHADOWS, int(float(text)), options.batch, 10
+        )
         print(text, json.dumps(figures[text], indent=1), flush=True)
     if options.write:
         BASELINE.write_text(json.dumps(figures, indent=1) + "\n")

@@ -68,13 +68,13 @@ class Shadowing:
     async def _go_round(self) -> None:
         while True:
             spent = await self.look_round()
-            await asyncio.sleep(spent * (1.0 / self._share - 1.0) if spent else _LOOK_SECONDS)
+            await asyncio.sleep(spent * (1.0 / self._share - 1.0) if spent > 0 else _LOOK_SECONDS)
 
     async def look_round(self) -> float:
         """Folds a slice of every curriculum that has shadows which nobody else follows.
 
         Returns:
-            seconds spent in threads.
+            processor time spent in threads, in seconds.
         """
         loaded = [one for one in self._curricula() if not one.gone and one.state.strategy.shadows]
         for replica in {*self._followers, *self._seen} - set(loaded):
