@@ -137,6 +137,7 @@ def test_training_again_from_a_checkpoint_takes_the_curriculum_back_to_it(
     assert summary.prompts_in_flight == 0
 
 
+@pytest.mark.slow
 def test_generations_that_are_trained_on_several_times_are_one_batch(
     client: CurriculumClient, tmp_path: Path
 ) -> None:
