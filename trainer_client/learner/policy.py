@@ -152,7 +152,8 @@ class Policy:
             total += float((k3(before, now.log_probs) * now.mask).sum())
             tokens += float(now.mask.sum())
         total, tokens = self._added_up(total, tokens)
-        return total / tokens if tokens else 0.0
+        # Its terms are not negative, but for rounding when the policy has hardly moved.
+        return max(total, 0.0) / tokens if tokens else 0.0
 
     def log_probs(self, samples: Sequence[Sample]) -> TokenLogProbs:
         """Token log-probabilities of the samples under the present policy."""
