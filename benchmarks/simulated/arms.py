@@ -59,6 +59,11 @@ ABLATIONS: Final = (
         Arm(f"frontier, power {power}", "frontier", {"proposal": {"frontier": {"power": power}}})
         for power in (1, 2, 6, 8, 16)
     ),
+    *(
+        Arm(f"{name}, sharper", "frontier", {"proposal": {"frontier": {"power": 4, "diluted_power": 64, **parts}}})
+        for name, parts in {"power 4": {}, "power 4, fatigue 1": {"fatigue": 1}}.items()
+    ),
+    Arm("power 4, fatigue 1", "frontier", {"proposal": {"frontier": {"power": 4, "fatigue": 1}}}),
     Arm("ranked, no exploration", "frontier-ranked", {"exploration": 0.0}),
     *(
         Arm(f"ranked, rest of {steps} steps", "frontier-ranked", {"proposal": {"frontier": {"rest_steps": steps}}})

@@ -50,6 +50,20 @@ def _arm(name: str, *parts: dict[str, Any], **more: Any) -> Arm:
 
 ARMS: Final = (
     *(Arm(name, name) for name in _PRESETS),
+    # What was tried to improve on `frontier`, which draws with power 4 alone: fresh prompts first, all clusters
+    # alike, sharper where steps are diluted.
+    _arm("power 4, fatigue 1", _power(4, fatigue=1)),
+    _arm("power 4, fatigue 1, balance 0.5", _power(4, fatigue=1, balance=0.5)),
+    *(
+        _arm(f"{name}, sharper", _power(4, diluted_power=64, **parts))
+        for name, parts in {
+            "power 4, fatigue 1": {"fatigue": 1},
+            "power 4, balance 0.5": {"balance": 0.5},
+            "power 4, fatigue 1, balance 0.5": {"fatigue": 1, "balance": 0.5},
+        }.items()
+    ),
+    _arm("power 16, fatigue 0.1", _power(16, fatigue=0.1)),
+    _arm("power 16, fatigue 0.1, balance 0.9", _power(16, fatigue=0.1, balance=0.9)),
     # `frontier` draws with power 4 in one round, `frontier-ranked` ranks, with a pilot. What lies between:
     # how sharply the draw prefers, how soon a prompt comes back.
     _arm("ranked", _ranked(), _ONE_SHOT),

@@ -15,6 +15,7 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
 from sampler_service.curriculum.machine import CurriculumMachine, create_state
 from sampler_service.curriculum.planner import BatchPlanner
+from sampler_service.curriculum.proposals.dilution import dilution
 from sampler_service.curriculum.strategy import resolve
 from trainer_client.client import (
     Batch,
@@ -57,6 +58,8 @@ class InProcessCurriculum:
         self._slot_of: dict[int, int] = {}
         self.drawn: list[list[int]] = []
         """Rows of every batch, in order."""
+        self.dilutions: list[float] = []
+        """How far the strategy took the steps for diluted, after each."""
         self._add(pool, told)
 
     def _send(self, **kind: Any) -> log_pb2.Outcome:
@@ -163,6 +166,7 @@ class InProcessCurriculum:
     def advance_policy(self, curriculum_id: str, policy_version: int, *, kl: float | None = None) -> Receipt:
         """The policy has moved."""
         self._send(policy_advanced=log_pb2.PolicyAdvanced(policy_version=policy_version, kl=kl))
+        self.dilutions.append(dilution(self.machine.state.proposal_memory))
         return Receipt("", False)
 
     def create_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:

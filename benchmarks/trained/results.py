@@ -46,6 +46,7 @@ def summary(name: str, runs: Sequence[Curve], uniform: Sequence[Curve]) -> dict[
         "mixed_group_share": _mean([float(np.mean(run.mixed_shares)) for run in runs]),
         "gradient_norm": _mean([float(np.mean(run.gradient_norms)) for run in runs]),
         "distinct_prompts": _mean([run.distinct for run in runs]),
+        "dilution": _mean([run.dilution for run in runs]),
         "rounds_per_step": _mean([float(np.mean(run.rounds)) for run in runs]),
         "tokens": _mean([run.tokens for run in runs]),
         "seconds_per_step": _mean([run.seconds[-1] / steps for run in runs]),

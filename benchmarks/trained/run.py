@@ -72,6 +72,8 @@ class Curve:
     distinct: int = 0
     """Different prompts among all groups."""
     tokens: int = 0
+    dilution: float = 0.0
+    """How far `frontier` took the steps for diluted, on average."""
 
 
 class _Examiner:
@@ -159,6 +161,7 @@ def run_arm(arm: Arm, setting: Setting, seed: int) -> Curve:
     curve = watcher.curve
     rows = [row for drawn in service.drawn for row in drawn]
     curve.distinct = len(set(rows))
+    curve.dilution = float(np.mean(service.dilutions))
     kinds = [pool.train[row].cluster for row in rows]
     curve.drawn_by_kind = {kind: kinds.count(kind) / len(kinds) for kind in sorted(set(kinds))}
     return curve

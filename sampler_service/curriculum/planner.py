@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sampler_service.curriculum.allotment import allot
 from sampler_service.curriculum.batch_plan import BatchPlan, plan_of
+from sampler_service.curriculum.cluster_balance import ClusterBalance
 from sampler_service.curriculum.cluster_draw import best_by_cluster, draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.due_phase import DuePhase, due_phase
@@ -37,6 +38,7 @@ class _Weighing:
     proposal: Proposal
     epoch: int
     pool: WeightedPool
+    balance: ClusterBalance | None
 
 
 class _Arguments(NamedTuple):
@@ -69,6 +71,8 @@ class BatchPlanner:
         self._machine = machine
         self._rng = rng
         self._weighing: _Weighing | None = None
+        self._next_balance: ClusterBalance | None = None
+        """Of the weights that `weigh_pool` made last."""
         self._changed_since: list[NDArray[Any]] | None = None
         """Rows that changed since a refresh began; None while none is under way."""
         self._exploration = ExplorationQueue()
@@ -130,7 +134,7 @@ class BatchPlanner:
         _, rows = self._machine.take_changes()
         if len(rows) and self._tree_fits:
             assert self._weighing is not None
-            self._weighing.pool.update(rows, self._weigh(rows))
+            self._weighing.pool.update(rows, self._weigh(rows, self._weighing.balance))
         self._changed_since = []
 
     def weigh_pool(self) -> WeightedPool:
@@ -139,7 +143,15 @@ class BatchPlanner:
         size = self._state.table.size
         weights = np.zeros(size)
         for start in range(0, size, _BLOCK):
-            weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)))
+            weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)), None)
+        proposal, self._next_balance = self._state.strategy.proposal, None
+        evenly = (
+            proposal.cluster_balance(self._state.moment()) if isinstance(proposal, WeightedProposal) else 0.0
+        )
+        if evenly > 0:
+            clusters = self._state.table.column("clusters")[:size]
+            self._next_balance = ClusterBalance(clusters, weights, evenly)
+            weights *= self._next_balance.factors(clusters)
         return WeightedPool(weights)
 
     def abandon_refresh(self) -> None:
@@ -151,11 +163,11 @@ class BatchPlanner:
         """Ends a refresh: puts the new weights in force."""
         state = self._state
         changed, self._changed_since = self._changed_since or [], None
-        self._weighing = _Weighing(state.strategy.proposal, state.epoch, pool)
+        self._weighing = _Weighing(state.strategy.proposal, state.epoch, pool, self._next_balance)
         self._weighings += 1
         for rows in changed:
             inside = rows[rows < pool.size]
-            pool.update(inside, self._weigh(inside))
+            pool.update(inside, self._weigh(inside, self._next_balance))
         explored = (state.epoch, state.iteration, state.table.size)
         if explored != self._explored_pool:
             self._exploration.clear()
@@ -178,7 +190,7 @@ class BatchPlanner:
             self._machine.all_changed = everything
             if len(rows):
                 assert self._weighing is not None
-                self._weighing.pool.update(rows, self._weigh(rows))
+                self._weighing.pool.update(rows, self._weigh(rows, self._weighing.balance))
                 if self._changed_since is not None:
                     self._changed_since.append(rows)
         assert self._weighing is not None
@@ -191,7 +203,7 @@ class BatchPlanner:
         pool = self.update()
         return pool.weights_of(rows) / pool.total if pool.total > 0 else np.zeros(len(rows))
 
-    def _weigh(self, rows: NDArray[Any] | slice) -> NDArray[np.float64]:
+    def _weigh(self, rows: NDArray[Any] | slice, balance: ClusterBalance | None) -> NDArray[np.float64]:
         """Weights of `rows`; zero while in flight or reserved, and for scored proposals one for all."""
         state = self._state
         proposal = state.strategy.proposal
@@ -199,6 +211,8 @@ class BatchPlanner:
             view = state.view(rows)
             weights = proposal.weights(view, state.moment())
             weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0.0)
+            if balance is not None:
+                weights = weights * balance.factors(state.table.column("clusters")[rows])
         else:
             weights = np.ones(len(state.table.column("leases")[rows]))
         free = state.table.column("leases")[rows] < 0

@@ -144,7 +144,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "proposal": {"uniform": {}},
         "quota": {"fixed": {}},
     },
-    # Ours: the frontier in proportion, one round per step. docs/decisions/018.
+    # Ours: the frontier in proportion, one round per step. docs/decisions/018, 024.
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},
         "proposal": {"frontier": {"power": 4}},

@@ -56,6 +56,29 @@ def test_frontier_with_a_power_draws_in_proportion_to_it() -> None:
     assert steep == pytest.approx(even**4 / (even**4).sum())
 
 
+def test_a_visit_tires_frontier_of_a_prompt_but_never_for_good() -> None:
+    view = view_of([9, 9, 9, 9], [9, 9, 9, 9], visits=np.array([0, 1, 3, 2**31], dtype=np.uint32))
+    fresh, once, thrice, always = weights({"frontier": {"power": 4, "fatigue": 1}}, view)
+    assert [once / fresh, thrice / fresh] == pytest.approx([2.0**-4, 4.0**-4])
+    assert 0 < always < thrice
+
+
+def test_a_tired_ranking_divides_the_expectation_by_the_visits() -> None:
+    view = view_of([9, 9], [9, 9], visits=np.array([0, 2], dtype=np.uint32))
+    fresh, twice = weights({"frontier": {"temperature": 0.1, "fatigue": 0.5}}, view)
+    expected = float(view.expected_variances[0])
+    assert twice / fresh == pytest.approx(np.exp((expected / 2 - expected) / 0.1))
+
+
+@pytest.mark.parametrize("decided", [(1e6, 1e-3), (1e-3, 1e6)])
+def test_frontier_draws_uniformly_where_all_are_mastered_or_all_impossible(
+    decided: tuple[float, float],
+) -> None:
+    view = view_of([decided[0]] * 5, [decided[1]] * 5)
+    sharp = weights({"frontier": {"power": 64}}, view)
+    assert sharp == pytest.approx([0.2] * 5)
+
+
 @pytest.mark.parametrize("name", [n for n in PROPOSALS if issubclass(PROPOSALS[n], WeightedProposal)])
 def test_weights_are_finite_and_not_negative_at_the_ends(name: str) -> None:
     proposal = PROPOSALS.parse(name, "proposal")
@@ -74,6 +97,9 @@ def test_weights_are_finite_and_not_negative_at_the_ends(name: str) -> None:
         ({"cures": {"tau": 1}}, "proposal.cures.tau"),
         ({"frontier": {"temperature": -1}}, "proposal.frontier.temperature"),
         ({"frontier": {"power": -1}}, "proposal.frontier.power"),
+        ({"frontier": {"fatigue": -1}}, "proposal.frontier.fatigue"),
+        ({"frontier": {"balance": 1.5}}, "proposal.frontier.balance"),
+        ({"frontier": {"diluted_power": 65}}, "proposal.frontier.diluted_power"),
         ({"cures": {"temperature": float("nan")}}, "proposal.cures.temperature"),
         ({"best": {}}, "proposal"),
         ({"uniform": {}, "cures": {}}, "proposal"),

@@ -273,7 +273,8 @@ def test_the_mean_kl_is_zero_before_an_update_and_positive_after(tokenizer: Any)
         )
     )
     probe = policy.probe(samples)
-    assert policy.mean_kl(probe) == pytest.approx(0, abs=1e-6)
+    # Not below zero by rounding: the service refuses that.
+    assert 0 <= policy.mean_kl(probe) <= 1e-6
     for _ in range(3):
         policy.update(samples)
     assert policy.mean_kl(probe) > 1e-4

@@ -47,6 +47,10 @@ class WeightedProposal(Proposal):
         """Non-negative and finite; the whole pool is weighed again when the policy advances."""
         raise TypeError(f"{type(self).__name__} does not say how it weighs prompts")
 
+    def cluster_balance(self, moment: Moment) -> float:
+        """From 0, clusters share a draw by their prompts' weights, to 1, evenly. See `ClusterBalance`."""
+        return 0.0
+
 
 class ScoredProposal(Proposal):
     """Takes the prompts of highest score; scores may be random or depend on the whole pool.

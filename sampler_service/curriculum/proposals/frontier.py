@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sampler_service.curriculum.proposals.base import WeightedProposal
+from sampler_service.curriculum.posterior import GroupCounts
+from sampler_service.curriculum.proposals.base import Memory, WeightedProposal
+from sampler_service.curriculum.proposals.dilution import close_step, dilution, note_groups
 from sampler_service.curriculum.views import Moment, PromptView
 
 __all__ = ["Frontier"]
+
+# Nothing is dropped for good, and its inverse is finite.
+_LEAST_WEIGHT: Final = 1e-100
 
 
 class Frontier(WeightedProposal):
@@ -17,8 +24,13 @@ class Frontier(WeightedProposal):
 
     The expectation puts a confirmed frontier prompt (at most 0.25) above an unknown one (1/6 under a
     flat prior), which the plug-in p̂(1−p̂) does not. A power draws in proportion: a batch holds many different
-    prompts, and those whose rewards vary for ever without teaching anything stay a bounded share of it. A
-    small τ makes the draw a ranking with random ties: more groups are mixed, and the same few prompts return.
+    prompts. A small τ makes the draw a ranking with random ties: more groups are mixed, and the same few
+    prompts return.
+
+    `fatigue` keeps the draw from training on the same prompts again, `balance` a sharp one from training on
+    one kind of task after the other. Where the trainer's steps shrink with every group that is not mixed,
+    mixed groups count for more: with `diluted_power` the proposal notices (`dilution`) and goes over to that
+    power, by geometric interpolation.
     """
 
     power: float = Field(default=0.0, ge=0, le=64)
@@ -27,6 +39,14 @@ class Frontier(WeightedProposal):
     """τ, where `power` is 0; the range of the expectation is 0.25."""
     rest_steps: int = Field(default=0, ge=0)
     """Policy steps over which a prompt just visited comes back to its full expectation; 0: at once."""
+    fatigue: float = Field(default=0.0, ge=0, le=100)
+    """A prompt's weight is divided by (1 + fatigue·visits)^power; where `power` is 0, its expectation by
+    1 + fatigue·visits."""
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """A cluster's share of the draw is its weight to the power of 1 − balance: 0 leaves it, 1 makes the
+    shares of all clusters that have weight equal."""
+    diluted_power: float = Field(default=0.0, ge=0, le=64)
+    """The power of the expectation where steps are seen to be diluted; 0: does not look."""
 
     def weights(self, view: PromptView, moment: Moment) -> NDArray[np.float64]:
         """Scaled so that the largest possible weight is 1."""
@@ -35,7 +55,29 @@ class Frontier(WeightedProposal):
             since = moment.policy_step - view.last_steps.astype(np.int64)
             rested = np.where(view.visits > 0, np.minimum(since / self.rest_steps, 1.0), 1.0)
             expected = expected * rested
+        tired = 1.0 + self.fatigue * view.visits.astype(np.float64) if self.fatigue else 1.0
         if self.power:
-            return np.asarray((4.0 * expected) ** self.power, dtype=np.float64)
-        weights: NDArray[np.float64] = np.exp((expected - 0.25) / self.temperature)
-        return weights
+            weights = (4.0 * expected) ** self._power(moment) * tired**-self.power
+            return np.maximum(weights, _LEAST_WEIGHT)
+        ranked: NDArray[np.float64] = np.exp((expected / tired - 0.25) / self.temperature)
+        return ranked
+
+    def cluster_balance(self, moment: Moment) -> float:
+        """How far the shares of clusters are evened out."""
+        return self.balance
+
+    def observe(self, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment) -> None:
+        """Notes how many groups are mixed, if that matters."""
+        if self.diluted_power:
+            note_groups(memory, counts)
+
+    def advance(self, memory: Memory, moment: Moment) -> None:
+        """Holds the step's length against its mixed groups."""
+        if self.diluted_power and moment.movement is not None and len(moment.movement) > 1:
+            close_step(memory, float(moment.movement[-1] - moment.movement[-2]))
+
+    def _power(self, moment: Moment) -> float:
+        if not self.diluted_power:
+            return self.power
+        diluted = dilution(moment.memory)
+        return float(self.power ** (1.0 - diluted) * self.diluted_power**diluted)

@@ -1,0 +1,123 @@
+"""Whether a trainer's steps are diluted by groups without a gradient; what `frontier` makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sampler_service.curriculum.posterior import GroupCounts, count_groups
+from sampler_service.curriculum.proposals import PROPOSALS
+from sampler_service.curriculum.proposals.base import Memory
+from sampler_service.curriculum.proposals.dilution import close_step, dilution, note_groups
+from sampler_service.curriculum.proposals.frontier import Frontier
+from sampler_service.curriculum.views import Moment
+from tests.curriculum_runs import Run
+from tests.prompt_views import view_of
+
+# KL of a step from the share m of mixed groups and their mean reward variance V.
+Law = Callable[[float, float], float]
+
+
+def diluted(mixed: float, variance: float) -> float:
+    return 1e-3 * variance * mixed**1.5
+
+
+def undiluted(mixed: float, variance: float) -> float:
+    return 1e-3 * variance
+
+
+def normalised(mixed: float, variance: float) -> float:
+    return 1e-3 * variance / mixed
+
+
+def groups(mixed: int, of: int) -> GroupCounts:
+    rewards = np.array([[1.0, 0.0] * 4] * mixed + [[0.0] * 8] * (of - mixed)).ravel()
+    return count_groups(np.repeat(np.arange(of), 8), rewards, of, 0.5, False)
+
+
+def after(law: Law, steps: int, noise: float = 0.2, seed: int = 0) -> Memory:
+    rng = np.random.default_rng(seed)
+    memory: Memory = {}
+    for _ in range(steps):
+        mixed = int(rng.integers(4, 29))
+        counts = groups(mixed, 32)
+        note_groups(memory, counts)
+        variance = float(counts.reward_variances.mean())
+        close_step(memory, law(mixed / 32, variance) * float(np.exp(noise * rng.normal())))
+    return memory
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_steps_that_shrink_with_the_share_of_mixed_groups_are_diluted(seed: int) -> None:
+    assert dilution(after(diluted, 20, seed=seed)) == 1.0
+
+
+@pytest.mark.parametrize("law", [undiluted, normalised])
+@pytest.mark.parametrize("seed", range(5))
+def test_steps_of_one_length_and_steps_normalised_by_their_mixed_groups_are_not(law: Law, seed: int) -> None:
+    assert dilution(after(law, 20, seed=seed)) == 0.0
+
+
+def test_nothing_is_said_after_a_few_steps() -> None:
+    assert dilution({}) == 0.0
+    assert dilution(after(diluted, 4, noise=0.0)) == 0.0
+
+
+def test_nothing_is_said_where_the_share_does_not_vary() -> None:
+    memory: Memory = {}
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        note_groups(memory, groups(16, 32))
+        close_step(memory, float(rng.lognormal()))
+    assert dilution(memory) == 0.0
+
+
+def test_a_trainer_that_reports_no_kl_is_taken_for_undiluted() -> None:
+    # Without a KL the service assumes one and the same for every step.
+    assert dilution(after(lambda mixed, variance: 0.01, 50)) == 0.0
+
+
+def test_steps_without_a_mixed_group_or_a_movement_say_nothing() -> None:
+    memory = after(diluted, 20)
+    before = memory["dilution_sums"].copy()
+    note_groups(memory, groups(0, 8))
+    close_step(memory, 0.1)
+    note_groups(memory, groups(4, 8))
+    close_step(memory, 0.0)
+    close_step(memory, 0.1)
+    np.testing.assert_array_equal(memory["dilution_sums"], before)
+
+
+def test_a_step_may_come_in_several_reports() -> None:
+    whole, parts = ({}, {})  # type: tuple[Memory, Memory]
+    for share in (2, 8, 4, 6, 3, 7):
+        note_groups(whole, groups(share, 8))
+        note_groups(parts, groups(share, share))
+        note_groups(parts, groups(0, 8 - share))
+        close_step(whole, 0.01 * share)
+        close_step(parts, 0.01 * share)
+    assert dilution(parts) == pytest.approx(dilution(whole))
+
+
+def test_frontier_is_sharper_where_steps_are_diluted_and_only_there() -> None:
+    frontier = PROPOSALS.parse({"frontier": {"power": 4, "diluted_power": 64}}, "proposal")
+    assert isinstance(frontier, Frontier)
+    view = view_of([9, 4], [9, 9])
+    mild, sharp = (frontier.weights(view, Moment(memory=after(law, 30))) for law in (undiluted, diluted))
+    ratio = float(view.expected_variances[1] / view.expected_variances[0])
+    assert mild[1] / mild[0] == pytest.approx(ratio**4)
+    assert sharp[1] / sharp[0] == pytest.approx(ratio**64)
+
+
+def test_it_learns_from_reports_and_advances_how_the_trainer_steps() -> None:
+    run = Run("frontier", {"proposal": {"frontier": {"power": 4, "diluted_power": 64}}})
+    run.add(200)
+    rng = np.random.default_rng(1)
+    for step in range(30):
+        mixed = int(rng.integers(2, 15))
+        run.grant(run.planner.plan(16, 128), f"lease-{step}")
+        run.report(f"lease-{step}", list(range(16)), [[1.0, 0.0] * 4] * mixed + [[0.0] * 8] * (16 - mixed))
+        run.advance(step + 1, kl=1e-3 * (mixed / 16) ** 2.5)
+    assert dilution(run.state.proposal_memory) == 1.0
