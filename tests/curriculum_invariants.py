@@ -29,9 +29,9 @@ def no_lease_exceeds_its_budget(state: CurriculumState) -> None:
 
 def the_weights_add_up(planner: Any) -> None:
     """The tree's root is the sum of its leaves, and no plan keeps rows back that nobody holds."""
-    assert planner._reserved_count == 0
-    assert not planner._reserved.any()
-    pool = planner.update()
+    assert planner.weights.reserved_count == 0
+    assert not planner.weights.reserved.any()
+    pool = planner.weights.update()
     levels = pool._tail._levels
     for children, parents in itertools.pairwise(levels):
         sums = children.reshape(-1, 16).sum(axis=1)
@@ -40,5 +40,5 @@ def the_weights_add_up(planner: Any) -> None:
     assert pool.total == pytest.approx(weights.sum())
     state = planner._state
     if state.strategy.estimator.dump()["shared_evidence"] in ("none", {"none": {}}):
-        assert np.allclose(weights, planner._weigh(slice(0, pool.size)))
+        assert np.allclose(weights, planner.weights.weigh(slice(0, pool.size), None))
     assert not weights[state.table.column("leases") >= 0].any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -10,15 +9,14 @@ from numpy.typing import NDArray
 
 from sampler_service.curriculum.allotment import allot
 from sampler_service.curriculum.batch_plan import BatchPlan, plan_of
-from sampler_service.curriculum.cluster_balance import ClusterBalance
 from sampler_service.curriculum.cluster_draw import best_by_cluster, draw_by_cluster
 from sampler_service.curriculum.combinations import missing_columns
 from sampler_service.curriculum.due_phase import DuePhase, due_phase
 from sampler_service.curriculum.errors import CurriculumError, Exhausted, FailedPrecondition, InvalidArgument
 from sampler_service.curriculum.exploration import ExplorationQueue
-from sampler_service.curriculum.iterations import active
 from sampler_service.curriculum.machine import CurriculumMachine
-from sampler_service.curriculum.proposals import Proposal, ScoredProposal, WeightedProposal
+from sampler_service.curriculum.pool_weights import PoolWeights
+from sampler_service.curriculum.proposals import ScoredProposal, WeightedProposal
 from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION, PROPOSAL, REPLAY
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.weighted_draw import Draw
@@ -26,19 +24,7 @@ from sampler_service.curriculum.weighted_pool import WeightedPool
 
 __all__ = ["BatchPlan", "BatchPlanner"]
 
-# Rows weighed at a time when the whole pool is: bounds memory and lets a thread switch.
-_BLOCK: Final = 65_536
 _RETRY_SECONDS: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Weighing:
-    """The pool's weights under one strategy."""
-
-    proposal: Proposal
-    epoch: int
-    pool: WeightedPool
-    balance: ClusterBalance | None
 
 
 class _Arguments(NamedTuple):
@@ -59,8 +45,7 @@ class _Ahead(NamedTuple):
 class BatchPlanner:
     """Draws batches from a machine's state.
 
-    Keeps what can be derived from the state: the pool's weights, the exploration queue. Rows drawn for a grant
-    that is not in the log yet are reserved, so that concurrent requests draw different prompts.
+    Keeps what can be derived from the state: the pool's weights and the exploration queue.
 
     Args:
         machine: read only.
@@ -70,47 +55,16 @@ class BatchPlanner:
     def __init__(self, machine: CurriculumMachine, rng: np.random.Generator) -> None:
         self._machine = machine
         self._rng = rng
-        self._weighing: _Weighing | None = None
-        self._next_balance: ClusterBalance | None = None
-        """Of the weights that `weigh_pool` made last."""
-        self._changed_since: list[NDArray[Any]] | None = None
-        """Rows that changed since a refresh began; None while none is under way."""
+        self.weights = PoolWeights(machine)
         self._exploration = ExplorationQueue()
         self._explored_pool: tuple[int, int, int] | None = None
-        self._reserved = np.zeros(0, dtype=np.bool_)
-        self._reserved_count = 0
-        self._reservations = 0
-        self._weighings = 0
+        self._explored_weighing = 0
         self._last_arguments: _Arguments | None = None
         self._ahead: _Ahead | None = None
-        self.refreshes_elsewhere = False
-        """Somebody runs `begin_refresh`, `weigh_pool` and `adopt`: draws do not wait for it."""
 
     @property
     def _state(self) -> CurriculumState:
         return self._machine.state
-
-    # -- derived data ----------------------------------------------------------
-
-    @property
-    def needs_refresh(self) -> bool:
-        """Whether the whole pool must be weighed again."""
-        return self._machine.all_changed or not self._tree_fits
-
-    @property
-    def can_draw(self) -> bool:
-        """Whether a draw needs no weighing of the whole pool first, though a refresh may be due."""
-        return self._tree_fits
-
-    @property
-    def _tree_fits(self) -> bool:
-        weighing = self._weighing
-        return (
-            weighing is not None
-            and weighing.proposal == self._state.strategy.proposal
-            and weighing.epoch == self._state.epoch
-            and weighing.pool.size == self._state.table.size
-        )
 
     def scans_pool(self, batch_size: int) -> bool:
         """Whether such a draw looks at every prompt, O(N): random or global scores, shares of clusters, or the
@@ -121,117 +75,28 @@ class BatchPlanner:
         return isinstance(strategy.proposal, ScoredProposal) and not strategy.proposal.candidates_per_prompt
 
     def _must_explore_anew(self, batch_size: int) -> bool:
+        self._follow_pool()
         strategy = self._state.strategy
         wanted = batch_size * strategy.stopping.candidate_factor * strategy.exploration
         return bool(strategy.exploration > 0 and self._exploration.left < wanted + 1)
 
-    def begin_refresh(self) -> None:
-        """Starts a refresh: from here on, rows that change are noted for `adopt`.
-
-        The weights from before it serve on meanwhile, so what has changed until now is entered there too:
-        a row just granted must not be drawn again.
-        """
-        _, rows = self._machine.take_changes()
-        if len(rows) and self._tree_fits:
-            assert self._weighing is not None
-            self._weighing.pool.update(rows, self._weigh(rows, self._weighing.balance))
-        self._changed_since = []
-
-    def weigh_pool(self) -> WeightedPool:
-        """Weighs the whole pool; O(N). Reads only, so it may run in a thread while events are folded:
-        a row read while it changes is noted, and weighed again by `adopt`."""
-        size = self._state.table.size
-        weights = np.zeros(size)
-        for start in range(0, size, _BLOCK):
-            weights[start : start + _BLOCK] = self._weigh(slice(start, min(start + _BLOCK, size)), None)
-        proposal, self._next_balance = self._state.strategy.proposal, None
-        evenly = (
-            proposal.cluster_balance(self._state.moment()) if isinstance(proposal, WeightedProposal) else 0.0
-        )
-        if evenly > 0:
-            clusters = self._state.table.column("clusters")[:size]
-            self._next_balance = ClusterBalance(clusters, weights, evenly)
-            weights *= self._next_balance.factors(clusters)
-        return WeightedPool(weights)
-
-    def abandon_refresh(self) -> None:
-        """Gives a refresh up: the pool must still be weighed."""
-        self._changed_since = None
-        self._machine.all_changed = True
-
-    def adopt(self, pool: WeightedPool) -> None:
-        """Ends a refresh: puts the new weights in force."""
+    def _follow_pool(self) -> None:
+        """With other prompts in the weights, the exploration queue starts anew."""
+        if self._explored_weighing == self.weights.weighings:
+            return
+        self._explored_weighing = self.weights.weighings
         state = self._state
-        changed, self._changed_since = self._changed_since or [], None
-        self._weighing = _Weighing(state.strategy.proposal, state.epoch, pool, self._next_balance)
-        self._weighings += 1
-        for rows in changed:
-            inside = rows[rows < pool.size]
-            pool.update(inside, self._weigh(inside, self._next_balance))
         explored = (state.epoch, state.iteration, state.table.size)
         if explored != self._explored_pool:
             self._exploration.clear()
             self._explored_pool = explored
 
-    def update(self) -> WeightedPool:
-        """The pool's weights, up to date. O(changed rows · log N), or O(N) when everything changed.
-
-        While a refresh is under way in a thread, the weights from before it serve on.
-        """
-        refreshing = self._changed_since is not None
-        if not self._tree_fits or (
-            self._machine.all_changed and not refreshing and not self.refreshes_elsewhere
-        ):
-            self.begin_refresh()
-            self.adopt(self.weigh_pool())
-        else:
-            everything, rows = self._machine.take_changes()
-            # Not lost: whoever runs the refresh finds it set again and runs another.
-            self._machine.all_changed = everything
-            if len(rows):
-                assert self._weighing is not None
-                self._weighing.pool.update(rows, self._weigh(rows, self._weighing.balance))
-                if self._changed_since is not None:
-                    self._changed_since.append(rows)
-        assert self._weighing is not None
-        return self._weighing.pool
-
     def odds(self, rows: NDArray[Any]) -> NDArray[np.float64] | None:
         """Probability of each of `rows` in the next draw; None for scored proposals and draws by cluster."""
         if not isinstance(self._state.strategy.proposal, WeightedProposal) or self._by_cluster:
             return None
-        pool = self.update()
+        pool = self.weights.update()
         return pool.weights_of(rows) / pool.total if pool.total > 0 else np.zeros(len(rows))
-
-    def _weigh(self, rows: NDArray[Any] | slice, balance: ClusterBalance | None) -> NDArray[np.float64]:
-        """Weights of `rows`; zero while in flight or reserved, and for scored proposals one for all."""
-        state = self._state
-        proposal = state.strategy.proposal
-        if isinstance(proposal, WeightedProposal):
-            view = state.view(rows)
-            weights = proposal.weights(view, state.moment())
-            weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0.0)
-            if balance is not None:
-                weights = weights * balance.factors(state.table.column("clusters")[rows])
-        else:
-            weights = np.ones(len(state.table.column("leases")[rows]))
-        free = state.table.column("leases")[rows] < 0
-        if (inside := active(state, rows)) is not None:
-            free &= inside
-        reserved = self._reserved[rows] if isinstance(rows, slice) else self._reserved_at(rows)
-        if len(reserved) < len(free):
-            reserved = np.pad(reserved, (0, len(free) - len(reserved)))
-        return np.where(free & ~reserved, weights, 0.0)
-
-    def _reserved_at(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        self._fit_reserved()
-        reserved: NDArray[np.bool_] = self._reserved[rows]
-        return reserved
-
-    def _fit_reserved(self) -> None:
-        missing = self._state.table.size - len(self._reserved)
-        if missing > 0:
-            self._reserved = np.pad(self._reserved, (0, max(missing, len(self._reserved) // 4)))
 
     # -- drawing ---------------------------------------------------------------
 
@@ -251,7 +116,7 @@ class BatchPlanner:
         arguments = _Arguments(batch_size, rollout_budget, equal_quotas)
         plan = self._take_ahead(arguments) or self._decide(arguments)
         self._last_arguments = arguments
-        self._reserve(plan.rows, True)
+        self.weights.reserve(plan.rows, True)
         return plan
 
     def plan_by_seed(
@@ -263,9 +128,9 @@ class BatchPlanner:
         here depend on what was drawn before.
         """
         apart = BatchPlanner(CurriculumMachine(self._state), np.random.default_rng(seed))
-        apart._reserved, apart._reserved_count = self._reserved.copy(), self._reserved_count
+        apart.weights.reserve_like(self.weights)
         plan = apart.plan(batch_size, rollout_budget, equal_quotas=equal_quotas)
-        self._reserve(plan.rows, True)
+        self.weights.reserve(plan.rows, True)
         return plan
 
     def plan_ahead(self) -> None:
@@ -274,7 +139,7 @@ class BatchPlanner:
         The law is that of a draw at the moment of asking: the draw is used only if state, weights and
         reservations are still those it was made from.
         """
-        self.update()
+        self.weights.update()
         ahead, self._ahead = self._ahead, None
         if self._last_arguments is None:
             return
@@ -288,7 +153,7 @@ class BatchPlanner:
         scores_all = isinstance(proposal, ScoredProposal) and not proposal.candidates_per_prompt
         if scores_all or strategy.clusters is not None or self._state.due:
             return  # These look at the whole pool for each draw: too dear for a guess.
-        if self.refreshes_elsewhere and self._must_explore_anew(self._last_arguments.batch_size):
+        if self.weights.refreshes_elsewhere and self._must_explore_anew(self._last_arguments.batch_size):
             return  # Too long for now: whoever asks draws in a thread.
         mark = self._exploration.mark()
         try:
@@ -314,7 +179,7 @@ class BatchPlanner:
 
     def _circumstances(self) -> tuple[Any, ...]:
         state = self._state
-        return state.revision, state.etag, state.epoch, self._reservations, self._weighings
+        return state.revision, state.etag, state.epoch, self.weights.reservations, self.weights.weighings
 
     def _decide(self, arguments: _Arguments) -> BatchPlan:
         batch_size, rollout_budget, equal_quotas = arguments
@@ -362,17 +227,17 @@ class BatchPlanner:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
         """Prompts to refill the batch with: as many as the budget may pay for, and half of what is free."""
         state, stopping = self._state, self._state.strategy.stopping
-        free = state.table.size - state.in_flight - self._reserved_count - len(rows)
+        free = state.table.size - state.in_flight - self.weights.reserved_count - len(rows)
         affordable = (budget - int(quotas.sum())) // max(int(quotas.max()), 1)
         asked_for = round(len(rows) / stopping.candidate_factor)
         count = min(stopping.reserve(asked_for), affordable, free // 2)
         if count <= 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.uint8)
-        self._reserve(rows, True)
+        self.weights.reserve(rows, True)
         try:
             drawn = self._draw(count, [])
         finally:
-            self._reserve(rows, False)
+            self.weights.reserve(rows, False)
         notes.append(
             f"{len(drawn[0])} prompts are held back to refill the batch: their quota is 0 until a report is"
             " answered with SAMPLE_MORE for them."
@@ -384,8 +249,7 @@ class BatchPlanner:
     ) -> BatchPlan | None:
         """A batch of prompts that are due, filled up with others; None when all that are due are in flight."""
         state = self._state
-        self._fit_reserved()
-        free = state.due.free_rows(phase.source, state.table.leases, self._reserved)
+        free = state.due.free_rows(phase.source, state.table.leases, self.weights.reserved)
         if len(free) == 0:
             return None
         each = min(phase.rollouts, rollout_budget or phase.rollouts)
@@ -395,35 +259,28 @@ class BatchPlanner:
         sources = np.full(len(rows), phase.source, dtype=np.uint8)
         notes.append(phase.note)
         due = rows
-        self._reserve(due, True)
+        self.weights.reserve(due, True)
         try:
-            if wanted > len(due) and state.table.size > state.in_flight + self._reserved_count:
+            if wanted > len(due) and state.table.size > state.in_flight + self.weights.reserved_count:
                 others, odds, why = self._draw(wanted - len(due), notes)
                 rows = np.concatenate([due, others])
                 probabilities = np.concatenate([probabilities, odds])
                 sources = np.concatenate([sources, why])
         finally:
-            self._reserve(due, False)
+            self.weights.reserve(due, False)
         quotas = np.full(len(rows), each, dtype=np.int32)
         return plan_of(state.view(rows), quotas, each * len(rows), probabilities, sources, notes, state.epoch)
 
     def settle(self, plan: BatchPlan) -> None:
         """The plan was granted, or given up: its rows are no longer reserved."""
-        self._reserve(plan.rows, False)
-
-    def _reserve(self, rows: NDArray[Any], reserved: bool) -> None:
-        self._fit_reserved()
-        self._reserved[rows] = reserved
-        self._reserved_count += len(rows) if reserved else -len(rows)
-        self._reservations += 1
-        self._machine.touch(rows)
+        self.weights.reserve(plan.rows, False)
 
     def _draw(
         self, wanted: int, notes: list[str]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
         state = self._state
         size = state.table.size
-        free = size - state.in_flight - self._reserved_count
+        free = size - state.in_flight - self.weights.reserved_count
         if free <= 0:
             raise Exhausted(
                 "ALL_PROMPTS_IN_FLIGHT",
@@ -437,8 +294,8 @@ class BatchPlanner:
                 f" ({size} in the pool, {size - free} in flight): {free} are granted."
             )
             wanted = free
-        pool = self.update()
-        self._fit_reserved()
+        pool = self.weights.update()
+        self._follow_pool()
         continued, barred = self._continued(wanted)
         wanted -= len(continued)
         floor = int(np.floor(wanted * state.strategy.exploration + self._rng.random()))
@@ -476,10 +333,10 @@ class BatchPlanner:
         """Prompts begun in an earlier batch, for at most half of this one; and what others may not take."""
         state = self._state
         if not state.due:
-            return np.zeros(0, dtype=np.int64), self._reserved
-        rows = state.due.free_rows(CONTINUATION, state.table.leases, self._reserved)
+            return np.zeros(0, dtype=np.int64), self.weights.reserved
+        rows = state.due.free_rows(CONTINUATION, state.table.leases, self.weights.reserved)
         rows = self._rng.choice(rows, min(len(rows), (wanted + 1) // 2), replace=False)
-        barred = self._reserved.copy()
+        barred = self.weights.reserved.copy()
         barred[rows] = True
         return rows, barred
 

@@ -94,7 +94,7 @@ class BatchSource(FoldedLog):
 
     async def prepare_to_draw(self) -> None:
         """Waits for the pool's first weighing in a thread, if it is large; draws need one."""
-        while self._large() and not self.planner.can_draw:
+        while self._large() and not self.planner.weights.can_draw:
             if self._refresher is None or self._refresher.done():
                 self._refresher = asyncio.create_task(self._refresh())
             await asyncio.shield(self._refresher)
@@ -167,7 +167,7 @@ class BatchSource(FoldedLog):
 
     def _large(self) -> bool:
         large = self.state.table.size >= self.settings.background_refresh_prompts
-        self.planner.refreshes_elsewhere = large
+        self.planner.weights.refreshes_elsewhere = large
         return large
 
     # -- answers -----------------------------------------------------------------
@@ -205,10 +205,10 @@ class BatchSource(FoldedLog):
         self._tidying = None
         if self.queued or self._planning:
             return
-        due = self.planner.needs_refresh and self._large()
+        due = self.planner.weights.needs_refresh and self._large()
         if due and (self._refresher is None or self._refresher.done()):
             self._refresher = asyncio.create_task(self._refresh())
-        if self.state.table.size and self.planner.can_draw:
+        if self.state.table.size and self.planner.weights.can_draw:
             self.planner.plan_ahead()
             plan = self.planner.planned_ahead
             if plan is not None and (self._answer_ahead is None or self._answer_ahead.plan is not plan):
@@ -218,16 +218,16 @@ class BatchSource(FoldedLog):
     async def _refresh(self) -> None:
         async with self.lock:  # Not while a thread draws.
             planner, state = self.planner, self.state
-            planner.begin_refresh()
+            planner.weights.begin_refresh()
         try:
-            pool = await asyncio.to_thread(planner.weigh_pool)
+            weighing = await asyncio.to_thread(planner.weights.weigh_pool)
         except Exception:
             _log.exception("weighing the pool failed", curriculum_id=self.curriculum_id)
-            planner.abandon_refresh()
+            planner.weights.abandon_refresh()
             return
         async with self.lock:
-            if planner is self.planner and state is self.state and pool.size == state.table.size:
-                planner.adopt(pool)
+            if planner is self.planner and state is self.state and weighing.pool.size == state.table.size:
+                planner.weights.adopt(weighing)
                 self._tidy()  # What was drawn ahead came from the weights before.
             else:
-                planner.abandon_refresh()
+                planner.weights.abandon_refresh()

@@ -78,8 +78,8 @@ def test_rows_that_change_between_weighings_keep_their_cluster_s_factor() -> Non
     run.add(30, clusters=3)
     run.state.table.clusters[:20] = 0
     run.state.table.clusters[20:30] = 1
-    pool = run.planner.update()
+    pool = run.planner.weights.update()
     before = pool.weights_of(np.arange(30))
     assert before[20] == pytest.approx(2 * before[0])
     run.machine.touch(np.arange(30))
-    np.testing.assert_allclose(run.planner.update().weights_of(np.arange(30)), before)
+    np.testing.assert_allclose(run.planner.weights.update().weights_of(np.arange(30)), before)

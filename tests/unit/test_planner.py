@@ -140,24 +140,24 @@ def test_probabilities_are_those_of_a_single_draw() -> None:
 
 def test_a_refresh_in_a_thread_misses_no_change_made_meanwhile() -> None:
     run = pool("frontier", 30, exploration=0.0)
-    run.planner.update()
-    run.planner.begin_refresh()
-    weights = run.planner.weigh_pool()
+    run.planner.weights.update()
+    run.planner.weights.begin_refresh()
+    weighing = run.planner.weights.weigh_pool()
     run.grant(run.planner.plan(10), "L")
-    run.planner.adopt(weights)
+    run.planner.weights.adopt(weighing)
     leased = np.flatnonzero(run.state.table.leases[:30] >= 0)
-    assert run.planner.update().weights_of(leased).tolist() == [0.0] * 10
+    assert run.planner.weights.update().weights_of(leased).tolist() == [0.0] * 10
     assert not set(run.planner.plan(20).rows) & set(leased)
 
 
 def test_what_was_granted_before_a_refresh_began_is_not_drawn_while_it_runs() -> None:
     run = pool("frontier", 30, exploration=0.0)
-    run.planner.refreshes_elsewhere = True
-    run.planner.update()
+    run.planner.weights.refreshes_elsewhere = True
+    run.planner.weights.update()
     plan = run.planner.plan(10)
     run.grant(plan, "L")
     run.advance(1)
-    run.planner.begin_refresh()
+    run.planner.weights.begin_refresh()
     assert not set(run.planner.plan(20).rows) & set(plan.rows)
 
 
