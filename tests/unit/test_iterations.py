@@ -200,7 +200,7 @@ def test_a_small_pool_is_one_subset(prompts: int) -> None:
     through_the_cold_start(run)
     for _ in range(8):
         assert len(run.planner.plan(prompts, 8 * prompts).rows) == prompts
-        run.planner._reserve(np.arange(prompts), False)
+        run.planner.weights.reserve(np.arange(prompts), False)
         run.advance(run.state.policy_version + 1)
     assert run.state.iteration >= 1
 

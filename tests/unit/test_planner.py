@@ -210,7 +210,7 @@ def test_a_batch_drawn_ahead_is_drawn_again_when_anything_has_changed(change: st
     elif change == "grant":
         run.grant(ahead.plan, "other")
     elif change == "reservation":
-        run.planner._reserve(ahead.plan.rows, True)
+        run.planner.weights.reserve(ahead.plan.rows, True)
     elif change == "arguments":
         arguments = (11, 88)
     else:

@@ -248,7 +248,7 @@ def test_a_prompt_that_passes_again_is_back_in_the_draw_after_one_recheck() -> N
     run.report("", [0], [[0.0] * 8])
     run.advance(1)
     assert 0 not in run.planner.plan(19, 152).rows
-    run.planner._reserve(np.arange(20), False)
+    run.planner.weights.reserve(np.arange(20), False)
     run.advance(6)
     for version in range(2, 8):
         run.advance(5 + version)
