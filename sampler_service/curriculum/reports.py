@@ -129,6 +129,11 @@ def _sort_out(
     return _Rollouts(groups, rewards, reasons, truncated)
 
 
+def _places(slots: NDArray[Any], count: int) -> NDArray[Any] | slice:
+    """What to index a lease's `count` slots with: mostly it is all of them in order, which needs no gathering."""
+    return slice(None) if len(slots) == count and np.array_equal(slots, np.arange(count)) else slots
+
+
 def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb2.Outcome:
     """Counts the outcomes, and says what to do with each prompt."""
     state = machine.state
@@ -139,9 +144,10 @@ def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb
     if lease is None:
         rows, room, first = slots, None, np.ones(len(slots), dtype=np.bool_)
     else:
-        rows = lease.rows[slots]
-        room = (lease.granted - lease.returned)[slots]
-        first = lease.outcomes[slots] == 0
+        at = _places(slots, len(lease.rows))
+        rows = lease.rows[at]
+        room = (lease.granted - lease.returned)[at]
+        first = lease.outcomes[at] == 0
     rollouts = _sort_out(state, event, counts, room)
     good = rollouts.reasons == 0
     groups = count_groups(
@@ -161,7 +167,7 @@ def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb
         directives = _close_groups_outside(machine, rows, groups)
     else:
         taken = np.bincount(rollouts.groups[rollouts.reasons != _SLOT_FULL], minlength=len(counts))
-        _book(lease, slots, groups, taken)
+        _book(lease, at, groups, taken)
         directives = _decide(machine, lease, slots, event.seed)
     return _outcome(rows, groups, rollouts, directives)
 
@@ -180,7 +186,9 @@ def _learn(
     some = groups.rollouts > 0
     if not some.any():
         return
-    rows, counts, first = rows[some], _select(groups, some), first[some]
+    counts = _select(groups, some)
+    if counts is not groups:
+        rows, first = rows[some], first[some]
     before = state.fine_bins(rows)
     estimator, moment = state.strategy.estimator, state.moment()
     # Shared evidence sees the state from before these outcomes: what it predicted from.
@@ -234,7 +242,7 @@ def _add_norms(
         column[rows] = factors * column[rows] + sums
 
 
-def _book(lease: Lease, slots: NDArray[Any], groups: GroupCounts, taken: NDArray[Any]) -> None:
+def _book(lease: Lease, slots: NDArray[Any] | slice, groups: GroupCounts, taken: NDArray[Any]) -> None:
     """Enters what came back into the lease's slots."""
     lease.returned[slots] += taken.astype(np.int32)
     lease.positives[slots] += groups.positives.astype(np.int32)
@@ -274,14 +282,15 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
             complete[:] = False
         ready = np.flatnonzero(complete)
         if len(ready):
-            decision = stopping.decide(_tallies(machine, lease, ready, seed))
+            at = _places(ready, len(lease.rows))
+            decision = stopping.decide(_tallies(machine, lease, at, len(ready), seed))
             decided, more = _fund(lease, decision)
-            actions[ready], wanted[ready] = decided, more
-            keep_right[ready], keep_wrong[ready] = decision.keep_positives, decision.keep_negatives
+            actions[at], wanted[at] = decided, more
+            keep_right[at], keep_wrong[at] = decision.keep_positives, decision.keep_negatives
             asked = decided == SAMPLE_MORE
-            lease.granted[ready] += more
+            lease.granted[at] += more
             lease.rounds[ready[asked]] += 1
-            _close_slots(machine, lease, ready[~asked])
+            _close_slots(machine, lease, ready[~asked] if asked.any() else at)
             if decision.later is not None:
                 machine.state.due.add(lease.rows[ready[decision.later & ~asked]], CONTINUATION)
             held = held_back(lease)
@@ -296,19 +305,21 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
                 answered = distinct(np.concatenate([reported, ready]))
             if not lease.open.any():
                 machine.state.leases.close(lease, "closed")
-    outcomes = lease.outcomes[answered]
+    at = _places(answered, len(lease.rows))
     return _Directives(
-        lease.rows[answered],
-        actions[answered],
-        wanted[answered],
-        keep_right[answered],
-        keep_wrong[answered],
-        lease.reward_sums[answered] / np.maximum(outcomes, 1),
+        lease.rows[at],
+        actions[at],
+        wanted[at],
+        keep_right[at],
+        keep_wrong[at],
+        lease.reward_sums[at] / np.maximum(lease.outcomes[at], 1),
     )
 
 
-def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed: int) -> SlotTallies:
-    expected = np.zeros(len(ready))
+def _tallies(
+    machine: CurriculumMachine, lease: Lease, ready: NDArray[Any] | slice, count: int, seed: int
+) -> SlotTallies:
+    expected = np.zeros(count)
     if machine.state.strategy.stopping.compares_prompts:
         alphas, betas = machine.state.posterior(lease.rows[ready])
         total = alphas + betas
@@ -320,9 +331,9 @@ def _tallies(machine: CurriculumMachine, lease: Lease, ready: NDArray[Any], seed
         all_equal=lease.reward_minima[ready] >= lease.reward_maxima[ready],
         rounds=lease.rounds[ready].astype(np.int64),
         expected_variances=expected,
-        uniforms=np.random.Generator(np.random.Philox(seed)).random(len(ready))
+        uniforms=np.random.Generator(np.random.Philox(seed)).random(count)
         if machine.state.strategy.stopping.takes_chances
-        else np.zeros(len(ready)),
+        else np.zeros(count),
         policy_step=machine.state.policy_step,
         steps_since_grant=machine.state.policy_step - lease.policy_step,
         single_round=lease.budget <= int(lease.quotas.sum()),
@@ -346,7 +357,7 @@ def _fund(lease: Lease, decision: Decision) -> tuple[NDArray[Any], NDArray[Any]]
     return actions, more
 
 
-def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) -> None:
+def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] | slice) -> None:
     """Frees prompts and enters their groups, scored against what was predicted, into the history."""
     state, table = machine.state, machine.state.table
     lease.open[slots] = False
@@ -359,7 +370,8 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any]) 
         iterations.rolled_out(state, rows[lease.returned[slots] > 0])
     n = lease.outcomes[slots]
     some = n > 0
-    slots, rows, n = slots[some], rows[some], n[some]
+    if not some.all():
+        slots, rows, n = np.arange(len(lease.rows))[slots][some], rows[some], n[some]
     means = lease.reward_sums[slots] / n
     variances = np.maximum(lease.reward_squares[slots] / n - means * means, 0.0)
     mixed = lease.reward_minima[slots] < lease.reward_maxima[slots]

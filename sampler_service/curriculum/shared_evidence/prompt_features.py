@@ -59,16 +59,14 @@ def _main_directions(centred: Floats) -> tuple[Floats, Floats]:
 
 def prompt_features(table: PromptTable, rows: NDArray[Any] | slice, memory: Memory) -> Floats:
     """Shape (rows, 1 + 3 + directions). What a prompt lacks is 0: the average prompt's."""
-    clusters = table.column("clusters")[rows]
-    columns = [np.ones(len(clusters))]
-    for name in _RATE_COLUMNS:
+    count = len(range(*rows.indices(table.size))) if isinstance(rows, slice) else len(rows)
+    features = np.zeros((count, 1 + len(_RATE_COLUMNS)))
+    features[:, 0] = 1.0
+    for place, name in enumerate(_RATE_COLUMNS, start=1):
         if table.has(name):
             rates = np.clip(table.column(name)[rows].astype(np.float64), 0.0, 1.0)
             safe = _RATE_MARGIN + (1.0 - 2.0 * _RATE_MARGIN) * rates
-            columns.append(np.where(np.isnan(rates), 0.0, np.log(safe / (1.0 - safe))))
-        else:
-            columns.append(np.zeros(len(clusters)))
-    features = np.stack(columns, axis=1)
+            features[:, place] = np.where(np.isnan(rates), 0.0, np.log(safe / (1.0 - safe)))
     if "directions" not in memory or table.embeddings is None:
         return features
     raw = table.embeddings[: table.size][rows].astype(np.float64)
