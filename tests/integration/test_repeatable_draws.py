@@ -15,7 +15,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.log import LogClient
 from sampler_service.replica import ReplicaHost, ReplicaSettings
-from tests.integration.test_replica import create, next_batch, report_of
+from tests.replica_calls import create, next_batch, report_of
 from tests.service_process import ServiceProcess, service_process
 from trainer_client.client import Action, CurriculumClient
 from trainer_client.exceptions import InvalidArgumentError

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.errors import (
@@ -22,57 +19,13 @@ from sampler_service.curriculum.errors import (
 )
 from sampler_service.log import LogClient, LogUnavailableError, RedisSettings, revision_millis
 from sampler_service.replica import ReplicaHost, ReplicaSettings
-from tests.faulty_wire import Fault, FaultyWire
 from tests.redis_servers import RedisServer, running_server, valkey_binary
-
-QUIET = ReplicaSettings(tick_seconds=3600)
+from tests.replica_calls import QUIET, create, digest, next_batch, report_of, until_answered
 
 
 @pytest.fixture
 async def host(log_client: LogClient) -> ReplicaHost:
     return ReplicaHost(log_client, QUIET, seed=1)
-
-
-async def create(
-    host: ReplicaHost, preset: str = "uniform-grpo", prompts: int = 50, **strategy: object
-) -> None:
-    await host.create_curriculum(
-        pb.CreateCurriculumRequest(
-            request_id="create",
-            curriculum_id="math",
-            strategy=json_format.ParseDict({"preset": preset, **strategy}, pb.Strategy()),
-        )
-    )
-
-    async def chunks() -> AsyncIterator[pb.AddPromptsRequest]:
-        ids = [f"p{i}" for i in range(prompts)]
-        yield pb.AddPromptsRequest(curriculum_id="math", request_id="add", prompt_ids=ids[: prompts // 2])
-        yield pb.AddPromptsRequest(prompt_ids=ids[prompts // 2 :])
-
-    if prompts:
-        assert (await host.add_prompts(chunks())).total == prompts
-
-
-async def next_batch(host: ReplicaHost, request_id: str, size: int = 8, **fields: object) -> pb.Batch:
-    request = pb.NextBatchRequest(curriculum_id="math", request_id=request_id, batch_size=size, **fields)
-    return (await host.next_batch(request)).batch
-
-
-def report_of(batch: pb.Batch, request_id: str, reward: float = 1.0) -> pb.ReportRolloutsRequest:
-    return pb.ReportRolloutsRequest(
-        curriculum_id="math",
-        request_id=request_id,
-        lease_id=batch.lease_id,
-        prompt_ids=batch.prompt_ids,
-        rollout_counts=batch.quotas,
-        rewards=[reward] * sum(batch.quotas),
-    )
-
-
-async def digest(host: ReplicaHost) -> tuple[str, str]:
-    replica = await host.replica("math")
-    await replica.catch_up()
-    return replica.state.revision, replica.state.digest()
 
 
 async def test_two_replicas_are_bit_equal_at_equal_revisions(log_client: LogClient) -> None:
@@ -259,111 +212,6 @@ async def test_a_repeat_at_a_replica_behind_the_trimmed_log_is_a_duplicate(log_c
     assert (again.revision, again.duplicate) == (first.revision, True)
 
 
-async def test_going_back_to_a_checkpoint(log_client: LogClient) -> None:
-    host, other = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
-    await create(host)
-    await host.report_rollouts(report_of(await next_batch(host, "step-1", policy_version=1), "r1"))
-    await host.create_checkpoint(
-        pb.CreateCheckpointRequest(curriculum_id="math", request_id="k", checkpoint_id="step-1")
-    )
-    kept = (await host.replica("math")).state.table.column("successes").copy()
-    before = await next_batch(host, "step-2", policy_version=2)
-    await host.report_rollouts(report_of(before, "r2"))
-    await other.replica("math")
-    for host_ in (host, other):
-        await host_.close()
-    restore = pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="step-1")
-    assert not (await host.restore_checkpoint(restore)).duplicate
-    assert (await other.restore_checkpoint(restore)).duplicate
-    state = (await host.replica("math")).state
-    assert state.policy_version == 1
-    assert np.array_equal(state.table.column("successes"), kept)
-    answer = await host.next_batch(
-        pb.NextBatchRequest(curriculum_id="math", request_id="step-2", batch_size=8, policy_version=2)
-    )
-    assert not answer.duplicate, "the resumed trainer's step 2 is drawn anew"
-    with pytest.raises(NotFound, match="lease_id"):
-        await host.report_rollouts(report_of(before, "late"))
-    assert await digest(host) == await digest(other)
-    fresh = ReplicaHost(log_client, QUIET)
-    assert await digest(fresh) == await digest(host)
-    kept_ids = (await host.list_checkpoints(pb.ListCheckpointsRequest(curriculum_id="math"))).checkpoints
-    assert [checkpoint.checkpoint_id for checkpoint in kept_ids] == ["step-1"]
-
-
-async def test_the_snapshot_of_a_replica_that_is_behind_leaves_checkpoints_alone(
-    log_client: LogClient,
-) -> None:
-    host, behind = ReplicaHost(log_client, QUIET, seed=1), ReplicaHost(log_client, QUIET, seed=2)
-    await create(host)
-    await next_batch(behind, "n")
-    await next_batch(host, "before")
-    await host.create_checkpoint(
-        pb.CreateCheckpointRequest(curriculum_id="math", request_id="k", checkpoint_id="step-1")
-    )
-    await next_batch(host, "later")
-    await host.close()
-    await behind.close()
-    fresh = ReplicaHost(log_client, QUIET)
-    await fresh.restore_checkpoint(
-        pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="step-1")
-    )
-    assert await digest(fresh) == await digest(host)
-
-
-@pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY])
-async def test_a_checkpoint_is_kept_wherever_the_connection_breaks(
-    valkey: RedisServer, key_prefix: str, fault: Fault
-) -> None:
-    with TemporaryDirectory(prefix="wire-") as folder:
-        wire = await FaultyWire(Path(folder) / "s.sock", valkey.socket_path, late_seconds=1.0).open()
-        async with LogClient(RedisSettings(url=wire.url, key_prefix=key_prefix)) as client:
-            host = ReplicaHost(client, QUIET, seed=1)
-            await create(host)
-            chunks_before = 0
-            while True:
-                wire.arm(fault, chunks_before)
-                await until_answered(
-                    lambda name=f"at-{chunks_before}": host.create_checkpoint(
-                        pb.CreateCheckpointRequest(curriculum_id="math", request_id=name, checkpoint_id=name)
-                    )
-                )
-                if wire.faults_met == chunks_before:
-                    break  # The last one passed without a break: every place has had its turn.
-                chunks_before += 1
-            wire.disarm()
-            request = pb.ListCheckpointsRequest(curriculum_id="math")
-            kept = (await host.list_checkpoints(request)).checkpoints
-            assert [checkpoint.checkpoint_id for checkpoint in kept] == [
-                f"at-{number}" for number in range(chunks_before + 1)
-            ]
-        await wire.close()
-
-
-@pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY])
-async def test_a_creation_wherever_the_connection_breaks_is_repeated_until_it_is_done(
-    valkey: RedisServer, key_prefix: str, fault: Fault
-) -> None:
-    with TemporaryDirectory(prefix="wire-") as folder:
-        wire = await FaultyWire(Path(folder) / "s.sock", valkey.socket_path, late_seconds=1.0).open()
-        async with LogClient(RedisSettings(url=wire.url, key_prefix=key_prefix)) as client:
-            host = ReplicaHost(client, QUIET, seed=1)
-            chunks_before = 0
-            while True:
-                name = f"at-{chunks_before}"
-                creation = pb.CreateCurriculumRequest(request_id=name, curriculum_id=name)
-                wire.arm(fault, chunks_before)
-                await until_answered(lambda creation=creation: host.create_curriculum(creation))
-                if wire.faults_met == chunks_before:
-                    break  # The last one passed without a break: every place has had its turn.
-                chunks_before += 1
-            wire.disarm()
-            listed = await host.list_curricula(pb.ListCurriculaRequest())
-            names = {curriculum.curriculum_id for curriculum in listed.curricula}
-            assert names == {f"at-{number}" for number in range(chunks_before + 1)}
-        await wire.close()
-
-
 async def test_a_repeated_report_is_answered_as_at_first_whatever_has_changed_since(
     log_client: LogClient,
 ) -> None:
@@ -513,18 +361,6 @@ def own_server() -> Iterator[RedisServer]:
     # What it acknowledged must be there after a kill, however busy the disk is.
     with running_server(valkey_binary(), options={"appendfsync": "always"}) as server:
         yield server
-
-
-async def until_answered(call: Callable[[], Awaitable[object]]) -> None:
-    """As a client does; no lock of a dead connection may keep it waiting for long (it would for two minutes)."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await call()
-            except LogUnavailableError as error:
-                await asyncio.sleep(error.retry_after_seconds)
-            else:
-                return
 
 
 async def test_while_the_log_is_away_reads_are_marked_stale_and_writes_are_refused(
