@@ -39,7 +39,9 @@ class _EmbeddingTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Embeddi
     EMBEDDING_TYPE_UNSPECIFIED: _EmbeddingType.ValueType  # 0
     """Read as FLOAT32."""
     EMBEDDING_TYPE_FLOAT32: _EmbeddingType.ValueType  # 1
+    """4 bytes a number."""
     EMBEDDING_TYPE_FLOAT16: _EmbeddingType.ValueType  # 2
+    """2 bytes a number: half the traffic, and all that is kept."""
 
 class EmbeddingType(_EmbeddingType, metaclass=_EmbeddingTypeEnumTypeWrapper):
     """The numbers of `embeddings`."""
@@ -47,7 +49,9 @@ class EmbeddingType(_EmbeddingType, metaclass=_EmbeddingTypeEnumTypeWrapper):
 EMBEDDING_TYPE_UNSPECIFIED: EmbeddingType.ValueType  # 0
 """Read as FLOAT32."""
 EMBEDDING_TYPE_FLOAT32: EmbeddingType.ValueType  # 1
+"""4 bytes a number."""
 EMBEDDING_TYPE_FLOAT16: EmbeddingType.ValueType  # 2
+"""2 bytes a number: half the traffic, and all that is kept."""
 Global___EmbeddingType: _TypeAlias = EmbeddingType  # noqa: Y015
 
 class _Source:
@@ -57,6 +61,7 @@ class _Source:
 class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SOURCE_UNSPECIFIED: _Source.ValueType  # 0
+    """Not said; the service never sends it."""
     SOURCE_PROPOSAL: _Source.ValueType  # 1
     """Chosen by the proposal."""
     SOURCE_EXPLORATION: _Source.ValueType  # 2
@@ -74,6 +79,7 @@ class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Why a prompt is in a batch."""
 
 SOURCE_UNSPECIFIED: Source.ValueType  # 0
+"""Not said; the service never sends it."""
 SOURCE_PROPOSAL: Source.ValueType  # 1
 """Chosen by the proposal."""
 SOURCE_EXPLORATION: Source.ValueType  # 2
@@ -97,6 +103,7 @@ class _RolloutStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollout
     ROLLOUT_STATUS_UNSPECIFIED: _RolloutStatus.ValueType  # 0
     """Read as OK."""
     ROLLOUT_STATUS_OK: _RolloutStatus.ValueType  # 1
+    """Judged; its reward counts."""
     ROLLOUT_STATUS_ERROR: _RolloutStatus.ValueType  # 2
     """The rollout or its verifier failed; says nothing about the prompt."""
     ROLLOUT_STATUS_TRUNCATED: _RolloutStatus.ValueType  # 3
@@ -112,6 +119,7 @@ class RolloutStatus(_RolloutStatus, metaclass=_RolloutStatusEnumTypeWrapper):
 ROLLOUT_STATUS_UNSPECIFIED: RolloutStatus.ValueType  # 0
 """Read as OK."""
 ROLLOUT_STATUS_OK: RolloutStatus.ValueType  # 1
+"""Judged; its reward counts."""
 ROLLOUT_STATUS_ERROR: RolloutStatus.ValueType  # 2
 """The rollout or its verifier failed; says nothing about the prompt."""
 ROLLOUT_STATUS_TRUNCATED: RolloutStatus.ValueType  # 3
@@ -129,6 +137,7 @@ class _Action:
 class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ACTION_UNSPECIFIED: _Action.ValueType  # 0
+    """Not said; the service never sends it."""
     ACTION_DONE: _Action.ValueType  # 1
     """Train on it."""
     ACTION_SAMPLE_MORE: _Action.ValueType  # 2
@@ -140,6 +149,7 @@ class Action(_Action, metaclass=_ActionEnumTypeWrapper):
     """What to do with a prompt now."""
 
 ACTION_UNSPECIFIED: Action.ValueType  # 0
+"""Not said; the service never sends it."""
 ACTION_DONE: Action.ValueType  # 1
 """Train on it."""
 ACTION_SAMPLE_MORE: Action.ValueType  # 2
@@ -155,6 +165,7 @@ class _VisitStatus:
 class _VisitStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VISIT_STATUS_UNSPECIFIED: _VisitStatus.ValueType  # 0
+    """Not said; the service never sends it."""
     VISIT_STATUS_OPEN: _VisitStatus.ValueType  # 1
     """The batch is out, the prompt not reported in full."""
     VISIT_STATUS_REPORTED: _VisitStatus.ValueType  # 2
@@ -162,6 +173,7 @@ class _VisitStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitStat
     VISIT_STATUS_EXPIRED: _VisitStatus.ValueType  # 3
     """The batch expired or was given back before anything came."""
     VISIT_STATUS_RELEASED: _VisitStatus.ValueType  # 4
+    """The trainer gave the batch back before anything came."""
     VISIT_STATUS_OUTSIDE: _VisitStatus.ValueType  # 5
     """Rolled out outside any batch."""
 
@@ -169,6 +181,7 @@ class VisitStatus(_VisitStatus, metaclass=_VisitStatusEnumTypeWrapper):
     """How a visit stands."""
 
 VISIT_STATUS_UNSPECIFIED: VisitStatus.ValueType  # 0
+"""Not said; the service never sends it."""
 VISIT_STATUS_OPEN: VisitStatus.ValueType  # 1
 """The batch is out, the prompt not reported in full."""
 VISIT_STATUS_REPORTED: VisitStatus.ValueType  # 2
@@ -176,6 +189,7 @@ VISIT_STATUS_REPORTED: VisitStatus.ValueType  # 2
 VISIT_STATUS_EXPIRED: VisitStatus.ValueType  # 3
 """The batch expired or was given back before anything came."""
 VISIT_STATUS_RELEASED: VisitStatus.ValueType  # 4
+"""The trainer gave the batch back before anything came."""
 VISIT_STATUS_OUTSIDE: VisitStatus.ValueType  # 5
 """Rolled out outside any batch."""
 Global___VisitStatus: _TypeAlias = VisitStatus  # noqa: Y015
@@ -310,6 +324,8 @@ Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 @_typing.final
 class Curriculum(_message.Message):
+    """A curriculum's settings and counters, without its prompts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -324,14 +340,21 @@ class Curriculum(_message.Message):
     LIVE_LEASE_COUNT_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Chosen when it was created; never changes."""
     etag: _builtins.str
     """Changes whenever the strategy does."""
     revision: _builtins.str
+    """The log's position that the counters reflect. Opaque."""
     prompt_count: _builtins.int
+    """Prompts in the pool."""
     policy_version: _builtins.int
+    """The newest version that a trainer has named."""
     iteration: _builtins.int
+    """How many iterations have been started."""
     rollout_count: _builtins.int
+    """Rollouts counted as outcomes so far."""
     live_lease_count: _builtins.int
+    """Batches that are out."""
     stale: _builtins.bool
     """Counters are those of `revision`, and more has happened since: lists may
     be seconds behind, and so is every read while the log cannot be reached.
@@ -341,7 +364,9 @@ class Curriculum(_message.Message):
         """The strategy in force, every part and parameter spelt out."""
 
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first event was written, by the log's clock."""
+
     def __init__(
         self,
         *,
@@ -367,15 +392,23 @@ Global___Curriculum: _TypeAlias = Curriculum  # noqa: Y015
 
 @_typing.final
 class CreateCurriculumRequest(_message.Message):
+    """An empty curriculum: its name and how it is to choose."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     curriculum_id: _builtins.str
+    """Its name: 1 to 256 printable bytes, no braces, no space at either end."""
     @_builtins.property
-    def strategy(self) -> Global___Strategy: ...
+    def strategy(self) -> Global___Strategy:
+        """Absent: the service's default."""
+
     def __init__(
         self,
         *,
@@ -393,13 +426,18 @@ Global___CreateCurriculumRequest: _TypeAlias = CreateCurriculumRequest  # noqa: 
 
 @_typing.final
 class CreateCurriculumResponse(_message.Message):
+    """What has been created."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     @_builtins.property
-    def curriculum(self) -> Global___Curriculum: ...
+    def curriculum(self) -> Global___Curriculum:
+        """The curriculum as it is now."""
+
     def __init__(
         self,
         *,
@@ -416,12 +454,18 @@ Global___CreateCurriculumResponse: _TypeAlias = CreateCurriculumResponse  # noqa
 
 @_typing.final
 class GetCurriculumRequest(_message.Message):
+    """One curriculum, by its id."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     min_revision: _builtins.str
+    """The answer takes into account at least everything up to this revision. Empty: whatever
+    the replica has.
+    """
     def __init__(
         self,
         *,
@@ -438,11 +482,15 @@ Global___GetCurriculumRequest: _TypeAlias = GetCurriculumRequest  # noqa: Y015
 
 @_typing.final
 class GetCurriculumResponse(_message.Message):
+    """Its settings and counters."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def curriculum(self) -> Global___Curriculum: ...
+    def curriculum(self) -> Global___Curriculum:
+        """The curriculum as it is now."""
+
     def __init__(
         self,
         *,
@@ -458,13 +506,17 @@ Global___GetCurriculumResponse: _TypeAlias = GetCurriculumResponse  # noqa: Y015
 
 @_typing.final
 class ListCurriculaRequest(_message.Message):
+    """A page of all curricula that the caller may see."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SUMMARIES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """Entries on a page; 0 means 100, at most 1000."""
     page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
     summaries: _builtins.bool
     """Whether the answer has `summaries`."""
     def __init__(
@@ -484,14 +536,19 @@ Global___ListCurriculaRequest: _TypeAlias = ListCurriculaRequest  # noqa: Y015
 
 @_typing.final
 class ListCurriculaResponse(_message.Message):
+    """One page, by id."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULA_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SUMMARIES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
     @_builtins.property
-    def curricula(self) -> _containers.RepeatedCompositeFieldContainer[Global___Curriculum]: ...
+    def curricula(self) -> _containers.RepeatedCompositeFieldContainer[Global___Curriculum]:
+        """In order of their ids."""
+
     @_builtins.property
     def summaries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Summary]:
         """Parallel to `curricula`, when asked for: counts and the difficulty
@@ -515,6 +572,8 @@ Global___ListCurriculaResponse: _TypeAlias = ListCurriculaResponse  # noqa: Y015
 
 @_typing.final
 class UpdateCurriculumRequest(_message.Message):
+    """Another strategy for a curriculum."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -522,11 +581,17 @@ class UpdateCurriculumRequest(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     curriculum_id: _builtins.str
+    """Which curriculum."""
     etag: _builtins.str
     """When given, the update is ABORTED if the strategy has changed since."""
     @_builtins.property
-    def strategy(self) -> Global___Strategy: ...
+    def strategy(self) -> Global___Strategy:
+        """Replaces the one in force as a whole: what it leaves out is as its preset has it."""
+
     def __init__(
         self,
         *,
@@ -545,13 +610,18 @@ Global___UpdateCurriculumRequest: _TypeAlias = UpdateCurriculumRequest  # noqa: 
 
 @_typing.final
 class UpdateCurriculumResponse(_message.Message):
+    """The curriculum under its new strategy."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     @_builtins.property
-    def curriculum(self) -> Global___Curriculum: ...
+    def curriculum(self) -> Global___Curriculum:
+        """The curriculum as it is now."""
+
     def __init__(
         self,
         *,
@@ -568,13 +638,19 @@ Global___UpdateCurriculumResponse: _TypeAlias = UpdateCurriculumResponse  # noqa
 
 @_typing.final
 class DeleteCurriculumRequest(_message.Message):
+    """A curriculum that is no longer needed. There is no way back."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     curriculum_id: _builtins.str
+    """Which curriculum."""
     etag: _builtins.str
     """When given, the deletion is ABORTED if the strategy has changed since."""
     def __init__(
@@ -594,10 +670,13 @@ Global___DeleteCurriculumRequest: _TypeAlias = DeleteCurriculumRequest  # noqa: 
 
 @_typing.final
 class DeleteCurriculumResponse(_message.Message):
+    """It is gone."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """Where its log ended."""
     def __init__(
         self,
         *,
@@ -613,6 +692,8 @@ Global___DeleteCurriculumResponse: _TypeAlias = DeleteCurriculumResponse  # noqa
 
 @_typing.final
 class AddPromptsRequest(_message.Message):
+    """One chunk of prompts: parallel columns, one entry per prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -628,16 +709,21 @@ class AddPromptsRequest(_message.Message):
     curriculum_id: _builtins.str
     """Set on the first chunk; later chunks may leave both empty."""
     request_id: _builtins.str
+    """As `curriculum_id`: set on the first chunk. One id for the whole stream."""
     embeddings: _builtins.bytes
     """Empty, or row-major little-endian numbers, embedding_dim per prompt. Kept as float16."""
     embedding_dim: _builtins.int
+    """Numbers per prompt in `embeddings`; 0 without any. The same in every chunk."""
     embedding_type: Global___EmbeddingType.ValueType
+    """How `embeddings` are written."""
     first_chunk: _builtins.int
     """On the first message of a stream that goes on where an earlier one with
     this request_id broke off: the number of its first chunk, from 1.
     """
     @_builtins.property
-    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1024 bytes each, and unique in the curriculum."""
+
     @_builtins.property
     def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty, or one label per prompt ("" = none)."""
@@ -674,6 +760,8 @@ Global___AddPromptsRequest: _TypeAlias = AddPromptsRequest  # noqa: Y015
 
 @_typing.final
 class AddPromptsResponse(_message.Message):
+    """What became of the prompts of all chunks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDED_FIELD_NUMBER: _builtins.int
@@ -683,9 +771,13 @@ class AddPromptsResponse(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     added: _builtins.int
+    """Prompts that are new."""
     already_present: _builtins.int
+    """Prompts that were there, and are left as they were."""
     total: _builtins.int
+    """Prompts in the pool now."""
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
     """True when every chunk had been added before under this request_id."""
     chunks: _builtins.int
@@ -713,6 +805,8 @@ Global___AddPromptsResponse: _TypeAlias = AddPromptsResponse  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
+    """A leased batch: parallel columns, one entry per prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
@@ -727,13 +821,17 @@ class Batch(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Names the batch in reports and when it is released."""
     revision: _builtins.str
+    """The log's position at which it was granted."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Prompts not reported by then return to the pool."""
 
     @_builtins.property
-    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The prompts to roll out."""
+
     @_builtins.property
     def quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Rollouts granted. 0: held back; sample it when a report is answered with
@@ -745,7 +843,9 @@ class Batch(_message.Message):
         """Predicted pass rate and its standard deviation when the batch was drawn."""
 
     @_builtins.property
-    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Standard deviations of `pass_rates`."""
+
     @_builtins.property
     def baselines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Posterior mean of the pass rate, frozen when the batch was drawn: the expected
@@ -757,7 +857,9 @@ class Batch(_message.Message):
         """Probability of the prompt in one draw when the batch was drawn."""
 
     @_builtins.property
-    def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___Source.ValueType]: ...
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___Source.ValueType]:
+        """Why each prompt is in the batch."""
+
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the caller should know: a short batch, a budget that could not be spent."""
@@ -787,6 +889,8 @@ Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class NextBatchRequest(_message.Message):
+    """What a trainer wants of its next batch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -799,13 +903,17 @@ class NextBatchRequest(_message.Message):
     EQUAL_QUOTAS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
     """The same id returns the same batch on any rank and replica."""
     trainer_id: _builtins.str
+    """Who asks; shown with the lease. Repeats of a request may differ in it."""
     batch_size: _builtins.int
+    """How many prompts. Fewer come when fewer are free."""
     rollout_budget: _builtins.int
     """Rollouts for the whole batch, further rounds included. 0: the strategy's default."""
     policy_version: _builtins.int
+    """The version that is going to sample; a newer one than was known advances the policy."""
     min_revision: _builtins.str
     """The answer takes into account at least everything up to this revision."""
     equal_quotas: _builtins.bool
@@ -839,13 +947,18 @@ Global___NextBatchRequest: _TypeAlias = NextBatchRequest  # noqa: Y015
 
 @_typing.final
 class NextBatchResponse(_message.Message):
+    """The batch, or the one that the first request with this id got."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     @_builtins.property
-    def batch(self) -> Global___Batch: ...
+    def batch(self) -> Global___Batch:
+        """What to roll out."""
+
     def __init__(
         self,
         *,
@@ -862,6 +975,8 @@ Global___NextBatchResponse: _TypeAlias = NextBatchResponse  # noqa: Y015
 
 @_typing.final
 class ReportRolloutsRequest(_message.Message):
+    """Rollouts of one or more prompts, of one lease or of none."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -875,15 +990,23 @@ class ReportRolloutsRequest(_message.Message):
     GRADIENT_NORMS_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     lease_id: _builtins.str
     """Empty for prompts rolled out outside any lease."""
     policy_version: _builtins.int
     """The version that sampled the rollouts."""
     @_builtins.property
-    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Prompts of the lease, each at most once; any part of the batch."""
+
     @_builtins.property
-    def rollout_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def rollout_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many of the flat entries below belong to each prompt."""
+
     @_builtins.property
     def rewards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Flat."""
@@ -924,6 +1047,8 @@ Global___ReportRolloutsRequest: _TypeAlias = ReportRolloutsRequest  # noqa: Y015
 
 @_typing.final
 class Directives(_message.Message):
+    """What to do with each reported prompt: parallel columns, one entry per prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
@@ -934,9 +1059,13 @@ class Directives(_message.Message):
     BASELINES_FIELD_NUMBER: _builtins.int
     ADVANTAGE_WEIGHTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order of the report."""
+
     @_builtins.property
-    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Action.ValueType]: ...
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Action.ValueType]:
+        """Train, sample more, or leave out."""
+
     @_builtins.property
     def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For SAMPLE_MORE: how many."""
@@ -946,13 +1075,17 @@ class Directives(_message.Message):
         """How many right and wrong rollouts to train on."""
 
     @_builtins.property
-    def keep_negatives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def keep_negatives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Wrong ones, as above."""
+
     @_builtins.property
     def baselines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Mean reward over all counted rollouts of the prompt in this lease."""
 
     @_builtins.property
-    def advantage_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def advantage_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factor for the advantages of the prompt's rollouts. Every method of today says 1."""
+
     def __init__(
         self,
         *,
@@ -982,7 +1115,9 @@ class Rejection(_message.Message):
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
+    """Whose rollouts."""
     rollouts: _builtins.int
+    """How many of them."""
     reason: _builtins.str
     """NON_FINITE_REWARD, SLOT_FULL, STALE_POLICY, STATUS, PROMPT_NOT_FOUND, PROMPT_NOT_IN_LEASE."""
     def __init__(
@@ -1013,8 +1148,11 @@ class StreamError(_message.Message):
     code: _builtins.int
     """A google.rpc.Code."""
     reason: _builtins.str
+    """In capitals, as in ErrorInfo: LEASE_NOT_FOUND."""
     field: _builtins.str
+    """The field that is to blame; empty when none is."""
     message: _builtins.str
+    """For people."""
     def __init__(
         self,
         *,
@@ -1033,6 +1171,8 @@ Global___StreamError: _TypeAlias = StreamError  # noqa: Y015
 
 @_typing.final
 class ReportRolloutsResponse(_message.Message):
+    """What became of a report."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
@@ -1043,15 +1183,21 @@ class ReportRolloutsResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     accepted: _builtins.int
     """Rollouts counted as outcomes."""
     request_id: _builtins.str
     """Echoed, so that a stream's answers can be matched."""
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]: ...
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """Rollouts that were not counted, by prompt and reason."""
+
     @_builtins.property
-    def directives(self) -> Global___Directives: ...
+    def directives(self) -> Global___Directives:
+        """What to do with each prompt of the report."""
+
     @_builtins.property
     def error(self) -> Global___StreamError:
         """Only on StreamRollouts."""
@@ -1077,14 +1223,21 @@ Global___ReportRolloutsResponse: _TypeAlias = ReportRolloutsResponse  # noqa: Y0
 
 @_typing.final
 class ReleaseBatchRequest(_message.Message):
+    """A lease whose rest the trainer will not report."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     lease_id: _builtins.str
+    """Of the batch."""
     def __init__(
         self,
         *,
@@ -1102,6 +1255,8 @@ Global___ReleaseBatchRequest: _TypeAlias = ReleaseBatchRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseBatchResponse(_message.Message):
+    """What went back."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASED_FIELD_NUMBER: _builtins.int
@@ -1110,7 +1265,9 @@ class ReleaseBatchResponse(_message.Message):
     released: _builtins.int
     """Prompts that went back to the pool."""
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     def __init__(
         self,
         *,
@@ -1128,6 +1285,8 @@ Global___ReleaseBatchResponse: _TypeAlias = ReleaseBatchResponse  # noqa: Y015
 
 @_typing.final
 class AdvancePolicyRequest(_message.Message):
+    """A step of the optimizer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -1136,8 +1295,13 @@ class AdvancePolicyRequest(_message.Message):
     KL_FIELD_NUMBER: _builtins.int
     START_ITERATION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     policy_version: _builtins.int
+    """The new version, not below the present one; 0 to 2^31 - 1."""
     kl: _builtins.float
     """How far the policy moved since the last advance: a mean KL, if the trainer has one."""
     start_iteration: _builtins.bool
@@ -1163,12 +1327,16 @@ Global___AdvancePolicyRequest: _TypeAlias = AdvancePolicyRequest  # noqa: Y015
 
 @_typing.final
 class AdvancePolicyResponse(_message.Message):
+    """The curriculum knows."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     def __init__(
         self,
         *,
@@ -1185,6 +1353,8 @@ Global___AdvancePolicyResponse: _TypeAlias = AdvancePolicyResponse  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):
+    """A kept state."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
@@ -1192,10 +1362,15 @@ class Checkpoint(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    """Its name, chosen when it was created."""
     revision: _builtins.str
+    """The log's position whose state is kept."""
     policy_version: _builtins.int
+    """The policy's version in that state."""
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When, by the log's clock."""
+
     def __init__(
         self,
         *,
@@ -1214,14 +1389,21 @@ Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 
 @_typing.final
 class CreateCheckpointRequest(_message.Message):
+    """A name for the present state."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     checkpoint_id: _builtins.str
+    """New in this curriculum, 1 to 256 bytes."""
     def __init__(
         self,
         *,
@@ -1239,12 +1421,16 @@ Global___CreateCheckpointRequest: _TypeAlias = CreateCheckpointRequest  # noqa: 
 
 @_typing.final
 class CreateCheckpointResponse(_message.Message):
+    """The state is kept."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position after the checkpoint's own event."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     def __init__(
         self,
         *,
@@ -1261,14 +1447,21 @@ Global___CreateCheckpointResponse: _TypeAlias = CreateCheckpointResponse  # noqa
 
 @_typing.final
 class RestoreCheckpointRequest(_message.Message):
+    """A kept state to go back to."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     checkpoint_id: _builtins.str
+    """Which one."""
     def __init__(
         self,
         *,
@@ -1286,12 +1479,16 @@ Global___RestoreCheckpointRequest: _TypeAlias = RestoreCheckpointRequest  # noqa
 
 @_typing.final
 class RestoreCheckpointResponse(_message.Message):
+    """The curriculum is as it was. Leases of either time are void."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     def __init__(
         self,
         *,
@@ -1308,10 +1505,13 @@ Global___RestoreCheckpointResponse: _TypeAlias = RestoreCheckpointResponse  # no
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):
+    """All kept states of one curriculum."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     def __init__(
         self,
         *,
@@ -1327,13 +1527,18 @@ Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y0
 
 @_typing.final
 class ListCheckpointsResponse(_message.Message):
+    """The kept states."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     @_builtins.property
-    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]: ...
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
@@ -1350,14 +1555,21 @@ Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: 
 
 @_typing.final
 class DeleteCheckpointRequest(_message.Message):
+    """A kept state that is no longer needed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     request_id: _builtins.str
+    """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
+    nothing.
+    """
     checkpoint_id: _builtins.str
+    """Which one."""
     def __init__(
         self,
         *,
@@ -1375,12 +1587,16 @@ Global___DeleteCheckpointRequest: _TypeAlias = DeleteCheckpointRequest  # noqa: 
 
 @_typing.final
 class DeleteCheckpointResponse(_message.Message):
+    """It is gone."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     def __init__(
         self,
         *,
@@ -1397,15 +1613,21 @@ Global___DeleteCheckpointResponse: _TypeAlias = DeleteCheckpointResponse  # noqa
 
 @_typing.final
 class ExportCurriculumRequest(_message.Message):
+    """A curriculum, as it is or as it was kept."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     checkpoint_id: _builtins.str
     """A kept state; empty: the present one."""
     min_revision: _builtins.str
+    """The answer takes into account at least everything up to this revision. Empty: whatever
+    the replica has.
+    """
     def __init__(
         self,
         *,
@@ -1423,6 +1645,8 @@ Global___ExportCurriculumRequest: _TypeAlias = ExportCurriculumRequest  # noqa: 
 
 @_typing.final
 class ExportCurriculumResponse(_message.Message):
+    """One piece of the file; put together in order they are the file."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
@@ -1447,6 +1671,8 @@ Global___ExportCurriculumResponse: _TypeAlias = ExportCurriculumResponse  # noqa
 
 @_typing.final
 class ImportCurriculumRequest(_message.Message):
+    """One piece of an exported file."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -1475,13 +1701,18 @@ Global___ImportCurriculumRequest: _TypeAlias = ImportCurriculumRequest  # noqa: 
 
 @_typing.final
 class ImportCurriculumResponse(_message.Message):
+    """What has been made of the file."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
+    """True when the request had been made before: this is its first outcome."""
     @_builtins.property
-    def curriculum(self) -> Global___Curriculum: ...
+    def curriculum(self) -> Global___Curriculum:
+        """The curriculum as it is now."""
+
     def __init__(
         self,
         *,
@@ -1498,6 +1729,8 @@ Global___ImportCurriculumResponse: _TypeAlias = ImportCurriculumResponse  # noqa
 
 @_typing.final
 class PromptFilter(_message.Message):
+    """Which prompts: those that meet all that is given."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MIN_PASS_RATE_FIELD_NUMBER: _builtins.int
@@ -1506,7 +1739,9 @@ class PromptFilter(_message.Message):
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
     ID_CONTAINS_FIELD_NUMBER: _builtins.int
     min_pass_rate: _builtins.float
+    """Least posterior mean of the pass rate, in [0, 1]."""
     max_pass_rate: _builtins.float
+    """Largest posterior mean of the pass rate, in [0, 1]."""
     id_contains: _builtins.str
     """Keeps ids that contain this text."""
     @_builtins.property
@@ -1543,6 +1778,8 @@ Global___PromptFilter: _TypeAlias = PromptFilter  # noqa: Y015
 
 @_typing.final
 class ListPromptStatesRequest(_message.Message):
+    """A page of prompts with what is known of them."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -1552,16 +1789,24 @@ class ListPromptStatesRequest(_message.Message):
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     page_size: _builtins.int
+    """Prompts on a page; 0 means 100, at most 10,000."""
     page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
     min_revision: _builtins.str
+    """The answer takes into account at least everything up to this revision. Empty: whatever
+    the replica has.
+    """
     order_by: _builtins.str
     """Empty: the order in which prompts were added. Or pass_rate, pass_rate_stddev,
     visits, rollouts, last_policy_version, ascending, or with " desc" descending;
     pages are then cut from the state of their own moment.
     """
     @_builtins.property
-    def filter(self) -> Global___PromptFilter: ...
+    def filter(self) -> Global___PromptFilter:
+        """Absent: all prompts."""
+
     def __init__(
         self,
         *,
@@ -1582,6 +1827,8 @@ Global___ListPromptStatesRequest: _TypeAlias = ListPromptStatesRequest  # noqa: 
 
 @_typing.final
 class ListPromptStatesResponse(_message.Message):
+    """One page: parallel columns, one entry per prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
@@ -1600,41 +1847,59 @@ class ListPromptStatesResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
     revision: _builtins.str
+    """The log's position that the answer reflects."""
     stale: _builtins.bool
     """True when the log could not be reached and these are the last known states."""
     @_builtins.property
-    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order that was asked for."""
+
     @_builtins.property
     def pass_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Posterior mean and standard deviation of the pass rate."""
 
     @_builtins.property
-    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Standard deviation, as above."""
+
     @_builtins.property
     def alphas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Beta posterior, prior and shared evidence included, decay applied."""
 
     @_builtins.property
-    def betas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def betas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Second parameter of that posterior."""
+
     @_builtins.property
     def ema_means(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Exponential moving average of the group mean and variance of the reward."""
 
     @_builtins.property
-    def ema_variances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def ema_variances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Average of the variance, as above."""
+
     @_builtins.property
     def visits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Groups and rollouts counted as outcomes."""
 
     @_builtins.property
-    def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rollouts counted as outcomes."""
+
     @_builtins.property
-    def last_policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def last_policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The policy's version at the last visit; -1 before the first."""
+
     @_builtins.property
-    def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels; empty for prompts without one."""
+
     @_builtins.property
-    def in_flight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    def in_flight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether the prompt is in a live lease."""
+
     def __init__(
         self,
         *,
@@ -1664,6 +1929,8 @@ Global___ListPromptStatesResponse: _TypeAlias = ListPromptStatesResponse  # noqa
 
 @_typing.final
 class GetPromptHistoryRequest(_message.Message):
+    """One prompt, and how much of its past."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -1671,10 +1938,15 @@ class GetPromptHistoryRequest(_message.Message):
     MOST_VISITS_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     prompt_id: _builtins.str
+    """Which prompt."""
     most_visits: _builtins.int
     """The newest so many; 0 means 200, at most 1000."""
     min_revision: _builtins.str
+    """The answer takes into account at least everything up to this revision. Empty: whatever
+    the replica has.
+    """
     def __init__(
         self,
         *,
@@ -1724,9 +1996,11 @@ class GetPromptHistoryResponse(_message.Message):
     EVENTS_READ_FIELD_NUMBER: _builtins.int
     UNATTRIBUTED_REPORTS_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
+    """That was asked for."""
     from_revision: _builtins.str
     """Where the log begins now: what was before is not told. Empty: with the curriculum."""
     from_time_seconds: _builtins.float
+    """The time of that event, in seconds since 1970."""
     revision: _builtins.str
     """Up to which revision it was read."""
     rollouts_counted: _builtins.int
@@ -1736,6 +2010,7 @@ class GetPromptHistoryResponse(_message.Message):
     visits_found: _builtins.int
     """Visits that the log tells of, those left out beyond most_visits included."""
     events_read: _builtins.int
+    """Events of the log that were read for this answer."""
     unattributed_reports: _builtins.int
     """Reports for batches granted before the log begins: whether they held the prompt
     cannot be known.
@@ -1745,27 +2020,37 @@ class GetPromptHistoryResponse(_message.Message):
         """When the batch was granted; of visits outside any, when they were reported."""
 
     @_builtins.property
-    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The log's position of the grant, or of the report."""
+
     @_builtins.property
     def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty outside any batch."""
 
     @_builtins.property
-    def trainer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def trainer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who asked for the batch; empty outside any."""
+
     @_builtins.property
     def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """That the batch was asked for with."""
 
     @_builtins.property
-    def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___Source.ValueType]: ...
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___Source.ValueType]:
+        """Why the prompt was in the batch."""
+
     @_builtins.property
     def pass_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Posterior when the batch was drawn; NaN outside any."""
 
     @_builtins.property
-    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def pass_rate_stddevs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its standard deviation; likewise."""
+
     @_builtins.property
-    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of the prompt in one draw of that batch; likewise."""
+
     @_builtins.property
     def quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Granted in the first round."""
@@ -1791,7 +2076,9 @@ class GetPromptHistoryResponse(_message.Message):
         """When the last report of the visit came; NaN while none has."""
 
     @_builtins.property
-    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___VisitStatus.ValueType]: ...
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___VisitStatus.ValueType]:
+        """How each visit stands."""
+
     def __init__(
         self,
         *,
@@ -1830,6 +2117,8 @@ Global___GetPromptHistoryResponse: _TypeAlias = GetPromptHistoryResponse  # noqa
 
 @_typing.final
 class Histogram(_message.Message):
+    """How many prompts are how hard."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EDGES_FIELD_NUMBER: _builtins.int
@@ -1883,28 +2172,47 @@ class History(_message.Message):
     WASTED_ROLLOUTS_FIELD_NUMBER: _builtins.int
     LOG_LOSSES_FIELD_NUMBER: _builtins.int
     histogram_bins: _builtins.int
+    """Bins of `histogram_counts`."""
     @_builtins.property
-    def times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def times_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Seconds since 1970, by the log's clock."""
+
     @_builtins.property
-    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The policy's version at that point."""
+
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Finished groups, and how they came out."""
 
     @_builtins.property
-    def mixed_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def mixed_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Groups with rollouts of both kinds: those that teach."""
+
     @_builtins.property
-    def all_correct_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def all_correct_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Groups that were all right."""
+
     @_builtins.property
-    def all_wrong_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def all_wrong_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Groups that were all wrong."""
+
     @_builtins.property
-    def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rollouts counted as outcomes."""
+
     @_builtins.property
-    def exploration_rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def exploration_rollouts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of prompts that the exploration floor chose."""
+
     @_builtins.property
-    def mean_rewards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def mean_rewards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Mean reward of the outcomes."""
+
     @_builtins.property
-    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Mean squared error of the predicted pass rates, per rollout."""
+
     @_builtins.property
     def histogram_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """points x bins, row-major: the difficulty histogram at each point."""
@@ -1914,7 +2222,9 @@ class History(_message.Message):
         """Rollouts in groups that were all right or all wrong."""
 
     @_builtins.property
-    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Mean negative log-likelihood of the outcomes under the predictions, in nats."""
+
     def __init__(
         self,
         *,
@@ -1956,8 +2266,11 @@ class Calibration(_message.Message):
     SPEARMAN_FIELD_NUMBER: _builtins.int
     SPEARMAN_GROUPS_FIELD_NUMBER: _builtins.int
     predictions: _builtins.int
+    """Rollouts whose outcome had been predicted."""
     brier: _builtins.float
+    """Mean squared error of the predicted pass rates; 0 is best."""
     log_loss: _builtins.float
+    """Mean negative log-likelihood in nats; 0 is best."""
     spearman: _builtins.float
     """Rank correlation (Spearman) of predicted and observed pass rates over the last
     groups; NaN while there are too few.
@@ -1969,9 +2282,13 @@ class Calibration(_message.Message):
         """One entry per bin of predicted pass rate."""
 
     @_builtins.property
-    def bin_predicted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def bin_predicted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Mean prediction in the bin; NaN in an empty one."""
+
     @_builtins.property
-    def bin_observed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def bin_observed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share that came out right; NaN in an empty one."""
+
     def __init__(
         self,
         *,
@@ -2011,19 +2328,29 @@ class EstimatorCalibration(_message.Message):
     in_force: _builtins.bool
     """Whether the strategy in force uses it."""
     @_builtins.property
-    def calibration(self) -> Global___Calibration: ...
+    def calibration(self) -> Global___Calibration:
+        """Over all its predictions."""
+
     @_builtins.property
     def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One entry per point in time, as in History, steps without a prediction left out."""
 
     @_builtins.property
-    def predictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def predictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rollouts predicted at each point."""
+
     @_builtins.property
-    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As in Calibration, at each point."""
+
     @_builtins.property
-    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def log_losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As in Calibration, at each point."""
+
     @_builtins.property
-    def spearmans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def spearmans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As in Calibration, as it stood at each point."""
+
     def __init__(
         self,
         *,
@@ -2046,6 +2373,8 @@ Global___EstimatorCalibration: _TypeAlias = EstimatorCalibration  # noqa: Y015
 
 @_typing.final
 class ClusterSummary(_message.Message):
+    """The prompts of one label taken together."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_FIELD_NUMBER: _builtins.int
@@ -2056,12 +2385,17 @@ class ClusterSummary(_message.Message):
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     RECENT_SHARE_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
+    """The label; empty: prompts without one."""
     prompts: _builtins.int
+    """Prompts with this label."""
     pass_rate: _builtins.float
     """Discounted."""
     groups: _builtins.int
+    """Finished groups."""
     mixed_groups: _builtins.int
+    """Groups with rollouts of both kinds."""
     rollouts: _builtins.int
+    """Rollouts counted as outcomes."""
     recent_share: _builtins.float
     """Share of the rollouts that the last batches granted (up to 64 of them); NaN before
     the first.
@@ -2087,6 +2421,8 @@ Global___ClusterSummary: _TypeAlias = ClusterSummary  # noqa: Y015
 
 @_typing.final
 class LeaseSummary(_message.Message):
+    """A batch that is out."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
@@ -2099,16 +2435,27 @@ class LeaseSummary(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Of the batch."""
     trainer_id: _builtins.str
+    """Who asked for it."""
     prompts: _builtins.int
+    """Prompts in it."""
     open_prompts: _builtins.int
+    """Prompts that are not done yet."""
     rollouts_granted: _builtins.int
+    """Granted so far, further rounds included."""
     rollouts_reported: _builtins.int
+    """Came back so far."""
     policy_version: _builtins.int
+    """That it was asked for with."""
     @_builtins.property
-    def grant_time(self) -> _timestamp_pb2.Timestamp: ...
+    def grant_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was granted, by the log's clock."""
+
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is not reported returns to the pool."""
+
     def __init__(
         self,
         *,
@@ -2140,11 +2487,17 @@ class QuotaProfile(_message.Message):
     MEAN_QUOTAS_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """bins + 1 edges over [0, 1]."""
+
     @_builtins.property
-    def mean_quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def mean_quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Rollouts per prompt; NaN in an empty bin."""
+
     @_builtins.property
-    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Grants that the mean is over."""
+
     def __init__(
         self,
         *,
@@ -2176,6 +2529,7 @@ class Uncertainty(_message.Message):
     mean_stddev: _builtins.float
     """Mean over these, NaN without any; and that of a prompt never rolled out."""
     unseen_stddev: _builtins.float
+    """Of a prompt never rolled out."""
     @_builtins.property
     def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """bins + 1 edges over [0, 0.3]; what lies above is in the last bin."""
@@ -2207,6 +2561,8 @@ Global___Uncertainty: _TypeAlias = Uncertainty  # noqa: Y015
 
 @_typing.final
 class Summary(_message.Message):
+    """What a dashboard shows of one curriculum."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -2245,15 +2601,23 @@ class Summary(_message.Message):
     LIVE_LEASES_FIELD_NUMBER: _builtins.int
     SHADOWS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     revision: _builtins.str
+    """The log's position that it reflects."""
     policy_version: _builtins.int
+    """The newest version that a trainer has named."""
     iteration: _builtins.int
+    """How many iterations have been started."""
     prompts: _builtins.int
+    """Prompts in the pool."""
     prompts_seen: _builtins.int
+    """Prompts rolled out at least once."""
     prompts_in_flight: _builtins.int
+    """Prompts in a live lease."""
     effective_prompt_ratio: _builtins.float
     """Mixed groups per group over the last steps; NaN before the first group."""
     rollouts_spent: _builtins.int
+    """Rollouts counted as outcomes."""
     rollouts_wasted: _builtins.int
     """Rollouts in groups that were all right or all wrong."""
     rollouts_saved: _builtins.float
@@ -2261,15 +2625,25 @@ class Summary(_message.Message):
     same number of mixed groups. See the docs for how.
     """
     rollouts_error: _builtins.int
+    """Rollouts reported with the status ERROR."""
     rollouts_truncated: _builtins.int
+    """With the status TRUNCATED; they count as outcomes."""
     rollouts_stale: _builtins.int
+    """With the status STALE, or of a policy older than the strategy's max_staleness."""
     rollouts_filtered: _builtins.int
+    """With the status FILTERED."""
     leases_expired: _builtins.int
+    """Batches that were not reported in time."""
     duplicates: _builtins.int
+    """Requests that had been made before."""
     groups: _builtins.int
+    """Finished groups."""
     mixed_groups: _builtins.int
+    """Groups with rollouts of both kinds."""
     exploration_rollouts: _builtins.int
+    """Rollouts of prompts that the exploration floor chose."""
     preset: _builtins.str
+    """That the strategy in force started from."""
     stale: _builtins.bool
     """True when the log could not be reached and this is the last known state;
     in a list also when it is some seconds behind.
@@ -2283,25 +2657,41 @@ class Summary(_message.Message):
     live_leases: _builtins.int
     """Batches that are out; `leases` names them."""
     @_builtins.property
-    def difficulty_histogram(self) -> Global___Histogram: ...
+    def difficulty_histogram(self) -> Global___Histogram:
+        """How hard the pool is now."""
+
     @_builtins.property
-    def history(self) -> Global___History: ...
+    def history(self) -> Global___History:
+        """The same and more, over training."""
+
     @_builtins.property
-    def calibration(self) -> Global___Calibration: ...
+    def calibration(self) -> Global___Calibration:
+        """How good the predictions were, over all batches."""
+
     @_builtins.property
-    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterSummary]: ...
+    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterSummary]:
+        """One entry per label."""
+
     @_builtins.property
-    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseSummary]: ...
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseSummary]:
+        """Batches that are out."""
+
     @_builtins.property
-    def quota_profile(self) -> Global___QuotaProfile: ...
+    def quota_profile(self) -> Global___QuotaProfile:
+        """Who gets how many rollouts."""
+
     @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last event, by the log's clock."""
+
     @_builtins.property
     def estimators(self) -> _containers.RepeatedCompositeFieldContainer[Global___EstimatorCalibration]:
         """Of every estimator that was in force lately, the present one last."""
 
     @_builtins.property
-    def uncertainty(self) -> Global___Uncertainty: ...
+    def uncertainty(self) -> Global___Uncertainty:
+        """How sure the estimates are."""
+
     @_builtins.property
     def shadows(self) -> Global___Shadows:
         """Unset when the strategy has none."""
@@ -2355,12 +2745,15 @@ Global___Summary: _TypeAlias = Summary  # noqa: Y015
 
 @_typing.final
 class ReplayCurriculumRequest(_message.Message):
+    """Strategies to try on what was recorded."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     STRATEGIES_FIELD_NUMBER: _builtins.int
     MOST_BATCHES_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     most_batches: _builtins.int
     """At how many batches, evenly spread, each strategy draws one of its own; 0 means 64."""
     @_builtins.property
@@ -2405,6 +2798,7 @@ class StrategyReplay(_message.Message):
     replay and "in force" live for what was served.
     """
     estimator: _builtins.str
+    """As in EstimatorCalibration: told apart by all its parameters."""
     predicted_mixed_share: _builtins.float
     """Share of the served batches' groups that it expected to come out mixed."""
     expected_mixed_share: _builtins.float
@@ -2418,6 +2812,7 @@ class StrategyReplay(_message.Message):
     shared_groups: _builtins.int
     """Finished groups of prompts that it had chosen too, and which share came out mixed."""
     shared_mixed_share: _builtins.float
+    """Share of those groups that came out mixed."""
     weighted_mixed_share: _builtins.float
     """Estimate: the share of mixed groups among the prompts that its proposal would
     choose, from served groups weighted by how likely they were under either. NaN
@@ -2459,6 +2854,8 @@ Global___StrategyReplay: _TypeAlias = StrategyReplay  # noqa: Y015
 
 @_typing.final
 class ReplayCurriculumResponse(_message.Message):
+    """How they compare, on the same batches."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLAYS_FIELD_NUMBER: _builtins.int
@@ -2470,14 +2867,19 @@ class ReplayCurriculumResponse(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     events: _builtins.int
+    """Events that were folded."""
     batches: _builtins.int
+    """Batches that were served meanwhile."""
     compared_batches: _builtins.int
+    """Those at which every strategy drew one of its own."""
     groups: _builtins.int
     """Finished groups, and which share of them was mixed."""
     mixed_share: _builtins.float
+    """Share of the finished groups that was mixed."""
     from_revision: _builtins.str
     """The state that it began with, and the last event."""
     revision: _builtins.str
+    """The last event that was folded."""
     @_builtins.property
     def replays(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrategyReplay]:
         """The recorded strategy first, then those of the request."""
@@ -2525,14 +2927,19 @@ class Shadows(_message.Message):
     of its own: fewer when the service has no time for all.
     """
     compared_batches: _builtins.int
+    """Those at which every strategy drew one of its own."""
     @_builtins.property
     def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrategyReplay]:
         """What was served first, then the shadows by name."""
 
     @_builtins.property
-    def since_time(self) -> _timestamp_pb2.Timestamp: ...
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of that event."""
+
     @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last count."""
+
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowSeries]:
         """Per strategy, in the same order, over the policy's versions."""
@@ -2568,12 +2975,19 @@ class ShadowSeries(_message.Message):
     BRIERS_FIELD_NUMBER: _builtins.int
     EXPECTED_MIXED_SHARES_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
+    """As in `strategies`."""
     @_builtins.property
-    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def policy_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The policy's version at each point."""
+
     @_builtins.property
-    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def briers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Mean squared error of its predictions there."""
+
     @_builtins.property
-    def expected_mixed_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def expected_mixed_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As in StrategyReplay, there."""
+
     def __init__(
         self,
         *,
@@ -2592,15 +3006,21 @@ Global___ShadowSeries: _TypeAlias = ShadowSeries  # noqa: Y015
 
 @_typing.final
 class GetSummaryRequest(_message.Message):
+    """Which curriculum, and how fine."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     BINS_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     bins: _builtins.int
     """Bins of the histograms; 0 means 20, at most 120."""
     min_revision: _builtins.str
+    """The answer takes into account at least everything up to this revision. Empty: whatever
+    the replica has.
+    """
     def __init__(
         self,
         *,
@@ -2618,11 +3038,15 @@ Global___GetSummaryRequest: _TypeAlias = GetSummaryRequest  # noqa: Y015
 
 @_typing.final
 class GetSummaryResponse(_message.Message):
+    """Its figures now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def summary(self) -> Global___Summary: ...
+    def summary(self) -> Global___Summary:
+        """As of the revision in it."""
+
     def __init__(
         self,
         *,
@@ -2638,13 +3062,17 @@ Global___GetSummaryResponse: _TypeAlias = GetSummaryResponse  # noqa: Y015
 
 @_typing.final
 class WatchSummaryRequest(_message.Message):
+    """Which curriculum, how fine and how often."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     BINS_FIELD_NUMBER: _builtins.int
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Which curriculum."""
     bins: _builtins.int
+    """As in GetSummaryRequest."""
     interval_seconds: _builtins.float
     """Least time between two messages; 0 means 1 s."""
     def __init__(
@@ -2664,11 +3092,15 @@ Global___WatchSummaryRequest: _TypeAlias = WatchSummaryRequest  # noqa: Y015
 
 @_typing.final
 class WatchSummaryResponse(_message.Message):
+    """One message whenever something has changed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def summary(self) -> Global___Summary: ...
+    def summary(self) -> Global___Summary:
+        """Whole, not a difference."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CurriculumServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Every call that a trainer, a tool or a dashboard makes.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -147,7 +148,8 @@ class CurriculumServiceStub:
 
 
 class CurriculumServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Every call that a trainer, a tool or a dashboard makes.
+    """
 
     def CreateCurriculum(self, request, context):
         """Creates an empty curriculum.
@@ -436,7 +438,8 @@ def add_CurriculumServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CurriculumService:
-    """Missing associated documentation comment in .proto file."""
+    """Every call that a trainer, a tool or a dashboard makes.
+    """
 
     @staticmethod
     def CreateCurriculum(request,

@@ -36,6 +36,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CurriculumServiceStub:
+    """Every call that a trainer, a tool or a dashboard makes."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -104,6 +106,8 @@ class CurriculumServiceStub:
 
 @_typing.type_check_only
 class CurriculumServiceAsyncStub(CurriculumServiceStub):
+    """Every call that a trainer, a tool or a dashboard makes."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCurriculum: _aio.UnaryUnaryMultiCallable[_curriculum_pb2.CreateCurriculumRequest, _curriculum_pb2.CreateCurriculumResponse]  # type: ignore[assignment]
     """Creates an empty curriculum."""
@@ -168,6 +172,8 @@ class CurriculumServiceAsyncStub(CurriculumServiceStub):
     """The same again whenever it has changed, at most once per interval."""
 
 class CurriculumServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Every call that a trainer, a tool or a dashboard makes."""
+
     @_abc_1.abstractmethod
     def CreateCurriculum(
         self,

@@ -25,6 +25,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Event(_message.Message):
+    """One entry of a curriculum's log."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -48,33 +50,61 @@ class Event(_message.Message):
     fingerprint: _builtins.bytes
     """Digest of the request, so that one id cannot stand for two requests."""
     @_builtins.property
-    def curriculum_created(self) -> Global___CurriculumCreated: ...
+    def curriculum_created(self) -> Global___CurriculumCreated:
+        """The log begins."""
+
     @_builtins.property
-    def strategy_updated(self) -> Global___StrategyUpdated: ...
+    def strategy_updated(self) -> Global___StrategyUpdated:
+        """Another strategy."""
+
     @_builtins.property
-    def prompts_added(self) -> Global___PromptsAdded: ...
+    def prompts_added(self) -> Global___PromptsAdded:
+        """A chunk of prompts."""
+
     @_builtins.property
-    def batch_granted(self) -> Global___BatchGranted: ...
+    def batch_granted(self) -> Global___BatchGranted:
+        """A batch was drawn and leased."""
+
     @_builtins.property
-    def rollouts_reported(self) -> Global___RolloutsReported: ...
+    def rollouts_reported(self) -> Global___RolloutsReported:
+        """Rewards came in."""
+
     @_builtins.property
-    def batch_released(self) -> Global___BatchReleased: ...
+    def batch_released(self) -> Global___BatchReleased:
+        """A lease was given back."""
+
     @_builtins.property
-    def leases_expired(self) -> Global___LeasesExpired: ...
+    def leases_expired(self) -> Global___LeasesExpired:
+        """Leases ran out."""
+
     @_builtins.property
-    def policy_advanced(self) -> Global___PolicyAdvanced: ...
+    def policy_advanced(self) -> Global___PolicyAdvanced:
+        """The policy moved."""
+
     @_builtins.property
-    def checkpoint_created(self) -> Global___CheckpointCreated: ...
+    def checkpoint_created(self) -> Global___CheckpointCreated:
+        """A state is kept."""
+
     @_builtins.property
-    def checkpoint_restored(self) -> Global___CheckpointRestored: ...
+    def checkpoint_restored(self) -> Global___CheckpointRestored:
+        """Back to a kept state."""
+
     @_builtins.property
-    def checkpoint_deleted(self) -> Global___CheckpointDeleted: ...
+    def checkpoint_deleted(self) -> Global___CheckpointDeleted:
+        """A kept state is forgotten."""
+
     @_builtins.property
-    def clusters_assigned(self) -> Global___ClustersAssigned: ...
+    def clusters_assigned(self) -> Global___ClustersAssigned:
+        """Prompts got labels."""
+
     @_builtins.property
-    def curriculum_imported(self) -> Global___CurriculumImported: ...
+    def curriculum_imported(self) -> Global___CurriculumImported:
+        """The log begins with a state from elsewhere."""
+
     @_builtins.property
-    def shadows_scored(self) -> Global___ShadowsScored: ...
+    def shadows_scored(self) -> Global___ShadowsScored:
+        """Shadow strategies were compared."""
+
     def __init__(
         self,
         *,
@@ -107,6 +137,8 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class CurriculumCreated(_message.Message):
+    """The first event of a log."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
@@ -114,9 +146,11 @@ class CurriculumCreated(_message.Message):
     PRESET_FIELD_NUMBER: _builtins.int
     FOLD_VERSION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Whose log this is."""
     strategy_json: _builtins.str
     """The resolved strategy as canonical JSON."""
     preset: _builtins.str
+    """That the strategy started from."""
     fold_version: _builtins.int
     """The arithmetic that folds this log; 0 is 1. A release that does not know it stops here."""
     def __init__(
@@ -144,6 +178,7 @@ class CurriculumImported(_message.Message):
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     curriculum_id: _builtins.str
+    """Whose log this is."""
     revision: _builtins.str
     """The state that was imported: saved with this event, in one transaction."""
     def __init__(
@@ -162,6 +197,8 @@ Global___CurriculumImported: _TypeAlias = CurriculumImported  # noqa: Y015
 
 @_typing.final
 class StrategyUpdated(_message.Message):
+    """In force from here on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STRATEGY_JSON_FIELD_NUMBER: _builtins.int
@@ -169,7 +206,9 @@ class StrategyUpdated(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     FOLD_VERSION_FIELD_NUMBER: _builtins.int
     strategy_json: _builtins.str
+    """The resolved strategy as canonical JSON."""
     preset: _builtins.str
+    """That the strategy started from."""
     etag: _builtins.str
     """When not empty, must equal the etag in force."""
     fold_version: _builtins.int
@@ -192,6 +231,8 @@ Global___StrategyUpdated: _TypeAlias = StrategyUpdated  # noqa: Y015
 
 @_typing.final
 class PromptsAdded(_message.Message):
+    """A chunk of prompts. Rows are given in log order."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
@@ -205,13 +246,17 @@ class PromptsAdded(_message.Message):
     ids: _builtins.bytes
     """UTF-8 ids, one after the other, and their lengths (uint16)."""
     id_lengths: _builtins.bytes
+    """Lengths of the ids in bytes (uint16)."""
     clusters: _builtins.bytes
+    """Per prompt an index into `cluster_names` (int32; -1 = none)."""
     reference_pass_rates: _builtins.bytes
     """float32, or empty."""
     anchor_pass_rates: _builtins.bytes
+    """float32, two per prompt, or empty."""
     embeddings: _builtins.bytes
     """float16, or empty."""
     embedding_dim: _builtins.int
+    """Numbers per prompt in `embeddings`."""
     @_builtins.property
     def cluster_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels named by this event, and for each prompt the index of its own (int32; -1 = none)."""
@@ -251,12 +296,15 @@ class ClustersAssigned(_message.Message):
     first_row: _builtins.int
     """The first of consecutive rows, and for each its cluster (uint16; 65535 = none)."""
     clusters: _builtins.bytes
+    """Per row its cluster (uint16; 65535 = none)."""
     k: _builtins.int
     """Clusters there are."""
     centres: _builtins.bytes
     """float32, row-major; only when they were fitted anew, from so many prompts."""
     fitted_prompts: _builtins.int
+    """From how many prompts the centres were fitted."""
     epoch: _builtins.int
+    """As in BatchGranted."""
     def __init__(
         self,
         *,
@@ -295,11 +343,15 @@ class ShadowsScored(_message.Message):
     followers that report at once, one counts.
     """
     since_revision: _builtins.str
+    """With which strategy's event the comparison began."""
     number: _builtins.int
+    """Reports before this one."""
     revision: _builtins.str
     """Up to where the log has been followed."""
     batches: _builtins.int
+    """Batches scored since the report before."""
     compared_batches: _builtins.int
+    """Those at which every strategy drew one of its own."""
     @_builtins.property
     def strategies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowSums]:
         """The strategy in force first. None: somebody follows, and has nothing to say yet."""
@@ -356,10 +408,13 @@ class ShadowSums(_message.Message):
     SPEARMAN_FIELD_NUMBER: _builtins.int
     SPEARMAN_GROUPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of the strategy."""
     estimator: _builtins.str
+    """Of the strategy, as in EstimatorCalibration."""
     spearman: _builtins.float
     """These are not sums: as they stand now."""
     spearman_groups: _builtins.int
+    """Groups that the correlation is over."""
     @_builtins.property
     def sums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Sums by name; one that is not named adds nothing."""
@@ -388,6 +443,8 @@ Global___ShadowSums: _TypeAlias = ShadowSums  # noqa: Y015
 
 @_typing.final
 class BatchGranted(_message.Message):
+    """A drawn batch; chance is in it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
@@ -406,25 +463,37 @@ class BatchGranted(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Of the batch."""
     trainer_id: _builtins.str
+    """Who asked for it."""
     policy_version: _builtins.int
+    """That it was asked for with."""
     lease_millis: _builtins.int
+    """How long it is leased."""
     budget: _builtins.int
     """Rollouts the whole lease may use, further rounds included."""
     rows: _builtins.bytes
     """Per slot: int32 row, int32 quota, float32 ..., uint8 source."""
     quotas: _builtins.bytes
+    """int32: rollouts of the first round."""
     pass_rates: _builtins.bytes
+    """float32: predictions at the draw."""
     pass_rate_stddevs: _builtins.bytes
+    """float32: their standard deviations."""
     baselines: _builtins.bytes
+    """float32: posterior means."""
     probabilities: _builtins.bytes
+    """float32: in one draw."""
     sources: _builtins.bytes
+    """uint8: a Source."""
     epoch: _builtins.int
     """Grows whenever row numbers change their meaning; a grant drawn before is void."""
     memo: _builtins.bytes
     """Opaque to the fold's core: what a method wants to remember of its draw."""
     @_builtins.property
-    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the trainer is told besides."""
+
     def __init__(
         self,
         *,
@@ -454,6 +523,8 @@ Global___BatchGranted: _TypeAlias = BatchGranted  # noqa: Y015
 
 @_typing.final
 class RolloutsReported(_message.Message):
+    """Rewards of one report."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
@@ -467,10 +538,13 @@ class RolloutsReported(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Of the batch; empty outside any."""
     policy_version: _builtins.int
+    """That sampled the rollouts."""
     slots: _builtins.bytes
     """int32: slots of the lease, or rows of the table when there is no lease."""
     rollout_counts: _builtins.bytes
+    """int32: rollouts of each slot."""
     rewards: _builtins.bytes
     """Flat float32."""
     statuses: _builtins.bytes
@@ -480,6 +554,7 @@ class RolloutsReported(_message.Message):
     gradient_norms: _builtins.bytes
     """Flat float32, or empty."""
     epoch: _builtins.int
+    """As in BatchGranted."""
     seed: _builtins.int
     """Chance for stopping rules that need it."""
     def __init__(
@@ -506,10 +581,13 @@ Global___RolloutsReported: _TypeAlias = RolloutsReported  # noqa: Y015
 
 @_typing.final
 class BatchReleased(_message.Message):
+    """A lease given back."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Of the batch."""
     def __init__(
         self,
         *,
@@ -525,11 +603,15 @@ Global___BatchReleased: _TypeAlias = BatchReleased  # noqa: Y015
 
 @_typing.final
 class LeasesExpired(_message.Message):
+    """Leases whose time was over, by the log's clock."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the batches."""
+
     def __init__(
         self,
         *,
@@ -545,14 +627,19 @@ Global___LeasesExpired: _TypeAlias = LeasesExpired  # noqa: Y015
 
 @_typing.final
 class PolicyAdvanced(_message.Message):
+    """A step of the optimizer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     KL_FIELD_NUMBER: _builtins.int
     START_ITERATION_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
+    """The new version."""
     kl: _builtins.float
+    """How far the policy moved, if the trainer knows."""
     start_iteration: _builtins.bool
+    """Whether an iteration starts."""
     def __init__(
         self,
         *,
@@ -572,11 +659,14 @@ Global___PolicyAdvanced: _TypeAlias = PolicyAdvanced  # noqa: Y015
 
 @_typing.final
 class CheckpointCreated(_message.Message):
+    """A state under a name."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    """The name."""
     revision: _builtins.str
     """The state that is kept: saved before this event was written."""
     def __init__(
@@ -595,10 +685,13 @@ Global___CheckpointCreated: _TypeAlias = CheckpointCreated  # noqa: Y015
 
 @_typing.final
 class CheckpointRestored(_message.Message):
+    """Back to a kept state, which is put in place as a whole."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    """Its name."""
     def __init__(
         self,
         *,
@@ -614,10 +707,13 @@ Global___CheckpointRestored: _TypeAlias = CheckpointRestored  # noqa: Y015
 
 @_typing.final
 class CheckpointDeleted(_message.Message):
+    """A kept state is forgotten."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
+    """Its name."""
     def __init__(
         self,
         *,
@@ -644,8 +740,11 @@ class Refusal(_message.Message):
     code: _builtins.int
     """A google.rpc.Code."""
     reason: _builtins.str
+    """In capitals: LEASE_NOT_FOUND."""
     field: _builtins.str
+    """The field that is to blame; empty when none is."""
     message: _builtins.str
+    """For people."""
     def __init__(
         self,
         *,
@@ -676,17 +775,29 @@ class Outcome(_message.Message):
     ROLLOUTS_REPORTED_FIELD_NUMBER: _builtins.int
     BATCH_RELEASED_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
+    """Of the event."""
     duplicate: _builtins.bool
+    """Whether it is the outcome of an earlier event with the same request_id."""
     @_builtins.property
-    def refusal(self) -> Global___Refusal: ...
+    def refusal(self) -> Global___Refusal:
+        """Set when the fold refused the event."""
+
     @_builtins.property
-    def prompts_added(self) -> Global___PromptsAddedOutcome: ...
+    def prompts_added(self) -> Global___PromptsAddedOutcome:
+        """Of PromptsAdded."""
+
     @_builtins.property
-    def batch_granted(self) -> Global___BatchGrantedOutcome: ...
+    def batch_granted(self) -> Global___BatchGrantedOutcome:
+        """Of BatchGranted."""
+
     @_builtins.property
-    def rollouts_reported(self) -> Global___RolloutsReportedOutcome: ...
+    def rollouts_reported(self) -> Global___RolloutsReportedOutcome:
+        """Of RolloutsReported."""
+
     @_builtins.property
-    def batch_released(self) -> Global___BatchReleasedOutcome: ...
+    def batch_released(self) -> Global___BatchReleasedOutcome:
+        """Of BatchReleased."""
+
     def __init__(
         self,
         *,
@@ -710,14 +821,19 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class PromptsAddedOutcome(_message.Message):
+    """What became of a chunk."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDED_FIELD_NUMBER: _builtins.int
     ALREADY_PRESENT_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     added: _builtins.int
+    """Prompts that are new."""
     already_present: _builtins.int
+    """Prompts that were there."""
     total: _builtins.int
+    """Prompts in the pool after it."""
     def __init__(
         self,
         *,
@@ -735,12 +851,16 @@ Global___PromptsAddedOutcome: _TypeAlias = PromptsAddedOutcome  # noqa: Y015
 
 @_typing.final
 class BatchGrantedOutcome(_message.Message):
+    """The lease that a grant became."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_MILLIS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
+    """Of the batch."""
     expire_millis: _builtins.int
+    """When it ends, in milliseconds since 1970 by the log's clock."""
     def __init__(
         self,
         *,
@@ -757,6 +877,8 @@ Global___BatchGrantedOutcome: _TypeAlias = BatchGrantedOutcome  # noqa: Y015
 
 @_typing.final
 class RolloutsReportedOutcome(_message.Message):
+    """What became of a report."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
@@ -771,18 +893,27 @@ class RolloutsReportedOutcome(_message.Message):
     BASELINES_FIELD_NUMBER: _builtins.int
     ADVANTAGE_WEIGHTS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
+    """Rollouts counted as outcomes."""
     rejected_rows: _builtins.bytes
     """Parallel: rows (int32), rollouts (int32), reasons (uint8, an index into the reasons of the API)."""
     rejected_rollouts: _builtins.bytes
+    """int32: how many rollouts of that row."""
     rejected_reasons: _builtins.bytes
+    """uint8: why, an index into the reasons of the API."""
     rows: _builtins.bytes
     """Parallel, one entry per prompt of the report."""
     actions: _builtins.bytes
+    """uint8: an Action."""
     rollouts: _builtins.bytes
+    """int32: how many more to sample."""
     keep_positives: _builtins.bytes
+    """int32: right rollouts to train on."""
     keep_negatives: _builtins.bytes
+    """int32: wrong rollouts to train on."""
     baselines: _builtins.bytes
+    """float32: mean reward of the prompt in this lease."""
     advantage_weights: _builtins.bytes
+    """float32: factors for the advantages."""
     def __init__(
         self,
         *,
@@ -808,10 +939,13 @@ Global___RolloutsReportedOutcome: _TypeAlias = RolloutsReportedOutcome  # noqa: 
 
 @_typing.final
 class BatchReleasedOutcome(_message.Message):
+    """What went back."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASED_FIELD_NUMBER: _builtins.int
     released: _builtins.int
+    """Prompts that went back to the pool."""
     def __init__(
         self,
         *,
@@ -837,12 +971,17 @@ class SnapshotManifest(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
+    """Of the columns; a release reads its own and older ones."""
     curriculum_id: _builtins.str
+    """Whose state."""
     revision: _builtins.str
+    """The log's position whose state it is."""
     checksum: _builtins.bytes
     """Digest of all the above."""
     @_builtins.property
-    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotColumn]: ...
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotColumn]:
+        """All of the state."""
+
     def __init__(
         self,
         *,
@@ -862,6 +1001,8 @@ Global___SnapshotManifest: _TypeAlias = SnapshotManifest  # noqa: Y015
 
 @_typing.final
 class SnapshotColumn(_message.Message):
+    """One named array of the state."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -869,10 +1010,13 @@ class SnapshotColumn(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of the array."""
     dtype: _builtins.str
     """NumPy dtype and shape."""
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Its dimensions."""
+
     @_builtins.property
     def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Digests of the blocks, in order; a block's digest is its address."""
