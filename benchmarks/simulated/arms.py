@@ -52,6 +52,11 @@ ABLATIONS: Final = (
     Arm("ranked, Thompson p(1-p)", "frontier-ranked", {"proposal": {"thompson": {"objective": "variance"}}}),
     Arm("ranked, candidates 1.25", "frontier-ranked", {"stopping": {"best_first": {"candidates": 1.25}}}),
     *(
+        Arm(f"ranked, commits of {size}", "frontier-ranked", {
+            "stopping": {"best_first": {"candidates": 1.0, "pilot": 4, "commit": size}}})
+        for size in (12, 16, 24)
+    ),
+    *(
         Arm(f"ranked, drawn with power {power}", "frontier-ranked", {"proposal": {"frontier": {"power": power}}})
         for power in (4, 8, 16)
     ),
