@@ -78,8 +78,7 @@ proto: setup ## Regenerates the stubs that lie beside the protos.
 proto-check: proto ## Fails when the committed stubs are stale.
 	git diff --exit-code --stat -- proto
 
-docs: setup ## Builds the docs as a site in site/.
-	$(BIN)/pip install -q $(PIP_ARGS) -e '.[docs]'
+docs: setup ## Builds the docs as a site in site/, the reference from code and protos.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 clean: ## Removes what was built here.

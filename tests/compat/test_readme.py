@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from docs_reference.service_settings_page import service_settings_table
 from sampler_service.access import errors as access_errors
 from sampler_service.curriculum import errors
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.curriculum.strategy import resolve
 from tests.compat.markdown_blocks import ROOT, RUNNABLE, SHOWN, Block, Reader, blocks_of
-from tests.compat.settings_table import settings_table
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -104,7 +104,7 @@ def test_every_test_a_page_appeals_to_exists():
 
 def test_the_settings_on_the_page_are_those_of_the_models():
     page = (ROOT / "docs" / "operations.md").read_text()
-    assert settings_table() in page, "paste in what `python -m tests.compat.settings_table` prints"
+    assert service_settings_table() in page, "paste in what `python -m tests.compat.settings_table` prints"
 
 
 def test_every_reason_the_service_gives_is_on_the_page():

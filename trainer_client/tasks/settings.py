@@ -45,6 +45,7 @@ class JsonlTaskConfig(TableTaskConfig):
     """Prompts and answers from a JSONL file."""
 
     type: Literal["jsonl"]
+    """Always `jsonl`: says which kind of task the entry is."""
     path: Path
     """The file; one object a line."""
     held_out_path: Path | None = None
@@ -55,6 +56,7 @@ class ParquetTaskConfig(TableTaskConfig):
     """Prompts and answers from a Parquet file (extra `data`)."""
 
     type: Literal["parquet"]
+    """Always `parquet`: says which kind of task the entry is."""
     path: Path
     """The file."""
     held_out_path: Path | None = None
@@ -65,6 +67,7 @@ class DatasetTaskConfig(TableTaskConfig):
     """Prompts and answers by the `datasets` library (extra `data`)."""
 
     type: Literal["dataset"]
+    """Always `dataset`: says which kind of task the entry is."""
     path: str
     """A folder (saved by the library, or of data files), or a name on the hub."""
     configuration: str | None = None
@@ -79,6 +82,7 @@ class ArithmeticTaskConfig(Settings):
     """Generated arithmetic."""
 
     type: Literal["arithmetic"]
+    """Always `arithmetic`: says which kind of task the entry is."""
     kinds: tuple[str, ...] = Field(default=("add-1", "mul-1", "add-2", "mul-2"), min_length=1)
     """`operation-digits`: copy, next, max, add, sub, mul; 1 to 9 digits."""
     per_kind: int = Field(default=100, ge=1)
@@ -95,6 +99,7 @@ class ReasoningGymTaskConfig(Settings):
     """A generator of the reasoning-gym library."""
 
     type: Literal["reasoning_gym"]
+    """Always `reasoning_gym`: says which kind of task the entry is."""
     dataset: str
     """The generator's name."""
     size: int = Field(default=100, ge=1)
