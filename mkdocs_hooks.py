@@ -22,10 +22,8 @@ _LINK = re.compile(r"\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 def on_config(config: Any) -> Any:
     """Every decision has its place in the navigation, without being listed by hand."""
     pages = [page.relative_to(DOCS).as_posix() for page in _decisions()]
-    for section in config.nav:
-        for entry in next(iter(section.values())):
-            if isinstance(entry, dict) and "Decisions" in entry:
-                entry["Decisions"] = ["decisions/index.md", *pages]
+    last = next(iter(config.nav[-1].values()))
+    last[-1]["Decisions"] = ["decisions/index.md", *pages]
     return config
 
 
