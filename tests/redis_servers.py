@@ -22,10 +22,15 @@ from sampler_service.log.server_binary import packaged_server_binary
 from tests.host_programs import INSTALL_FLAVOURS, INSTALL_REDIS, redis_flavour_path, redis_server_path
 from tests.ports import free_port
 
-_FLAVOUR: Final = [pytest.mark.slow, pytest.mark.redis_flavours]
-CLUSTER_SERVERS: Final = ("valkey", "redis_7", pytest.param("redis_8", marks=_FLAVOUR))
-"""Those that take a cluster's bus port as an option, so that tests can pick a free one."""
-SERVERS: Final = (*CLUSTER_SERVERS, pytest.param("redis_6_2", marks=_FLAVOUR))
+_FLAVOURS: Final = ("valkey_9_0", "valkey_8_1", "redis_8", "redis_7_4", "redis_6_2")
+SERVERS: Final = (
+    pytest.param("valkey", marks=pytest.mark.log_servers),
+    pytest.param("redis_7", marks=[pytest.mark.log_servers, pytest.mark.redis_server]),
+    *(
+        pytest.param(name, marks=[pytest.mark.log_servers, pytest.mark.redis_flavours, pytest.mark.slow])
+        for name in _FLAVOURS
+    ),
+)
 """Every kind of server that the log is tested on, as parameters of a test or a fixture."""
 
 

@@ -43,6 +43,8 @@ _SCRIPT_ERRORS: Final[dict[str, type[Exception]]] = {
     "-READONLY": redis_errors.ReadOnlyError,
 }
 
+_OUTAGE_CODES: Final = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "CLUSTERDOWN", "MASTERDOWN", "LOADING")
+
 
 class LogClient:
     """Opens logs and snapshot stores; every command to the server passes `call`.
@@ -208,6 +210,10 @@ def _out_of_script(error: Exception) -> Exception:
     for mark, kind in _SCRIPT_ERRORS.items():
         if mark in str(error):
             return kind(str(error))
+    for code in _OUTAGE_CODES:
+        _, mark, text = str(error).partition(f"-{code} ")
+        if mark:
+            return redis_errors.ResponseError(f"{code} {text}")
     return error
 
 
@@ -237,6 +243,4 @@ def _is_outage(error: Exception) -> bool:
     )
     if isinstance(error, outages):
         return True
-    return str(error).startswith(
-        ("MISCONF", "NOREPLICAS", "UNBLOCKED", "CLUSTERDOWN", "MASTERDOWN", "LOADING")
-    )
+    return str(error).startswith(_OUTAGE_CODES)

@@ -22,7 +22,7 @@ from sampler_service.log import (
     RedisSettings,
 )
 from sampler_service.log.server_binary import find_server_binary
-from tests.redis_servers import lives, redis_binary, valkey_binary
+from tests.redis_servers import SERVERS, binary_of, lives, redis_binary, valkey_binary
 
 SERVICE = """
 import asyncio, sys
@@ -67,8 +67,9 @@ def client_of(server: EmbeddedServer) -> LogClient:
     return LogClient(RedisSettings(url=server.url))
 
 
-@pytest.mark.parametrize("binary", [valkey_binary(), redis_binary()], ids=["valkey", "redis_7"])
-async def test_what_was_written_is_there_after_stop_and_start(data_dir: Path, binary: Path):
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_what_was_written_is_there_after_stop_and_start(data_dir: Path, kind: str):
+    binary = binary_of(kind)
     async with EmbeddedServer(data_dir, binary=binary) as server, client_of(server) as client:
         assert await client.check_server() == []
         await client.log("math").create(b"created")

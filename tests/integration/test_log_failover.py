@@ -16,11 +16,9 @@ import pytest
 from sampler_service.config import ServiceConfig
 from sampler_service.log import LogUnavailableError, RedisSettings
 from tests.ports import free_port
-from tests.redis_servers import RedisServer, redis_binary
+from tests.redis_servers import SERVERS, RedisServer, binary_of
 from tests.rpc_calls import pool, report, states
 from tests.service_process import RunningService, running_service
-
-pytestmark = pytest.mark.redis_server
 
 
 class Pair:
@@ -56,16 +54,17 @@ class Pair:
         fresh.replace(self.address)
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
+@pytest.fixture(params=SERVERS)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    binary = binary_of(request.param)
     with tempfile.TemporaryDirectory(prefix="log-") as directory, contextlib.ExitStack() as stack:
         root = Path(directory)
         port = free_port()
         # The replica connects over TCP; everybody else by the socket.
         primary = RedisServer(
-            redis_binary(), root / "a", options={"port": str(port), "repl-diskless-sync-delay": "0"}
+            binary, root / "a", options={"port": str(port), "repl-diskless-sync-delay": "0"}
         )
-        replica = RedisServer(redis_binary(), root / "b", options={"replicaof": f"127.0.0.1 {port}"})
+        replica = RedisServer(binary, root / "b", arguments=["--replicaof", "127.0.0.1", str(port)])
         for server in (primary, replica):
             stack.callback(server.stop)
             server.start()

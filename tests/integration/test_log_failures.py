@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 import pytest
+from redis.exceptions import ResponseError
 
 from sampler_service.log import (
     START,
@@ -262,6 +263,19 @@ async def test_a_server_that_is_not_there_is_an_outage_with_its_address():
             await client.log("math").create(b"created")
         assert away.value.retry_after_seconds > 0
         assert isinstance(away.value, ConnectionError)
+
+
+async def test_what_keeps_redis_6_from_writing_within_a_script_is_an_outage(log_client: LogClient):
+    # As it says so itself: newer servers give the bare error.
+    wrapped = "Error running script (call to f_5092): @user_script:6: @user_script: 6: -{} Not now."
+    for code in ("MISCONF", "NOREPLICAS"):
+
+        async def write(_: object, code: str = code) -> None:
+            raise ResponseError(wrapped.format(code))
+
+        with pytest.raises(LogUnavailableError, match=f"-{code} Not now"):
+            await log_client.call(write)
+        await eventually(log_client.ping)
 
 
 @pytest.mark.redis_server
