@@ -13,6 +13,12 @@ API = "/api/v1/curricula/math-frontier"
 CELLS = """() => [...document.querySelectorAll('#shadows tbody tr')].map(
   row => [...row.children].map(cell => cell.textContent))"""
 
+# Lengths of strokes and gaps of each line's mark, as the browser paints them.
+LEGEND_STRIPES = """() => [...document.querySelectorAll('[data-chart=shadow-steps] .legend i')].map(mark => {
+  const ends = [...getComputedStyle(mark).backgroundImage.matchAll(/([0-9.]+)px/g)].map(match => Number(match[1]));
+  return ends.flatMap((end, i) => (i % 2 ? [end - ends[i - 1]] : []));
+})"""
+
 
 async def opened(open_page, path=PAGE):
     page = await open_page(path)
@@ -85,6 +91,20 @@ async def test_the_lines_are_on_the_canvas_in_their_colours(open_page):
     }"""
     for colour in ("blue", "orange", "green"):
         await page.wait_for_function(seen, arg=colour)
+
+
+async def test_every_line_has_a_pattern_of_its_own_and_the_legend_shows_it(open_page, keep):
+    page = await opened(open_page)
+    await page.wait_for_function(
+        "document.querySelector('[data-chart=shadow-steps]').plotDashes().every(dashes => dashes?.length === 3)"
+    )
+    upper, lower = await page.evaluate("document.querySelector('[data-chart=shadow-steps]').plotDashes()")
+    assert upper == lower
+    assert len({tuple(dash) for dash in upper}) == 3
+    marks = await page.evaluate(LEGEND_STRIPES)
+    assert marks[0] == []  # Solid, as the line of the strategy in force.
+    assert marks == upper
+    await keep(page, "shadow-lines")
 
 
 async def test_a_curriculum_without_shadows_says_how_to_follow_one(open_page):

@@ -11,6 +11,17 @@ export function fileLinks(csv, title) {
   ];
 }
 
+// A line's pattern as a background: strokes and gaps in turn, again and again.
+function stripes(dash) {
+  let from = 0;
+  const stops = dash.map((length, i) => {
+    const stop = `${i % 2 ? "transparent" : "var(--c)"} ${from}px ${from + length}px`;
+    from += length;
+    return stop;
+  });
+  return `repeating-linear-gradient(to right, ${stops.join(", ")})`;
+}
+
 export class Card {
   // options: {id, title, explain, csv, wide, height}
   constructor(options) {
@@ -57,16 +68,22 @@ export class Card {
     );
     // What is on the canvas, for the console and for tests: one array of columns per plot.
     this.root.plotData = () => this.plots.map((plot) => plot.data);
+    this.root.plotDashes = () => this.plots.map((plot) => plot.chart?.series.slice(1).map((one) => one.dash ?? []));
   }
 
   setNote(text) {
     setText(this.note, text);
   }
 
+  // Entries {color, text, mark}, or {color, text, dash} for a line with a pattern of its own.
   setLegend(entries) {
     fill(
       this.legend,
-      entries.map(({ color, text, mark }) => h("li", {}, h("i", { class: mark ?? "square", vars: { "--c": `var(--${color})` } }), text)),
+      entries.map(({ color, text, mark, dash }) => {
+        const vars = { "--c": `var(--${color})` };
+        if (dash) vars["--dashes"] = stripes(dash);
+        return h("li", {}, h("i", { class: dash ? "pattern" : (mark ?? "square"), vars }), text);
+      }),
     );
   }
 

@@ -9,7 +9,8 @@ import { panel, rows } from "./tables.js";
 
 const none = "No shadow strategies are followed. Give the strategy some: sampler-service curricula shadows NAME --add PRESET.";
 const colors = ["blue", "orange", "green", "sky", "grey"];
-const dashes = [undefined, [6, 4], [2, 3], [10, 3], [8, 3, 2, 3]];
+// Told apart without colour, too. The strategy in force is the solid line.
+const dashes = [undefined, [6, 4], [2, 3], [15, 4], [8, 3, 2, 3]];
 const known = (value, text) => (Number.isFinite(value) ? text(value) : dash);
 
 const weighted = (one) =>
@@ -107,7 +108,7 @@ export function shadowsChart(csv) {
         plot.chart?.destroy();
         plot.chart = null;
       }
-      card.setLegend(shadows.series.map((one, i) => ({ color: colors[i], text: one.strategy, mark: i === 0 ? "stroke" : "dashed" })));
+      card.setLegend(shadows.series.map((one, i) => ({ color: colors[i], text: one.strategy, mark: "stroke", dash: dashes[i] })));
     }
     show(errors, "briers", "Lines of the Brier score of each strategy over training.");
     show(drawn, "expected_mixed_shares", "Lines of the expected share of mixed groups in each strategy's own batches.");
