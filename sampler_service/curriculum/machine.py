@@ -68,6 +68,7 @@ class CurriculumMachine:
         self._changed: list[NDArray[Any]] = []
         self.all_changed = True
         """Set when rows in general must be looked at again; readers clear it with `take_changes`."""
+        self._rest: list[Callable[[], None]] = []
 
     def take_changes(self) -> tuple[bool, NDArray[Any]]:
         """Whether everything changed, and else which rows did, since the last call."""
@@ -105,14 +106,40 @@ class CurriculumMachine:
         if kind is not None and (checker := _CHECKS.get(kind)) is not None:
             checker(self.state, getattr(event, kind))
 
-    def apply(self, event: log_pb2.Event, revision: str, millis: int) -> log_pb2.Outcome:
+    def apply(
+        self, event: log_pb2.Event, revision: str, millis: int, *, finish: bool = True
+    ) -> log_pb2.Outcome:
         """Folds one event.
 
         Args:
             event: as read from the log.
             revision: its position in the log.
             millis: the log's time of it.
+            finish: False leaves what the outcome does not depend on to `finish`. Until that is called
+                the state is for nobody to read but for its leases.
         """
+        self.finish()
+        outcome = self._begin(event, revision, millis)
+        if finish:
+            self.finish()
+        return outcome
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last event is not wholly folded."""
+        return bool(self._rest)
+
+    def afterwards(self, step: Callable[[], None]) -> None:
+        """Puts off a part of the fold that the event's outcome does not depend on; steps run in their order."""
+        self._rest.append(step)
+
+    def finish(self) -> None:
+        """Does what the last event has put off."""
+        rest, self._rest = self._rest, []
+        for step in rest:
+            step()
+
+    def _begin(self, event: log_pb2.Event, revision: str, millis: int) -> log_pb2.Outcome:
         state = self.state
         state.revision = revision
         state.millis = max(millis, state.millis)

@@ -162,10 +162,12 @@ def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb
     if event.lengths:
         lengths = from_bytes(event.lengths, "i4")[rollouts.reasons != _SLOT_FULL]
         state.history.bump("completion_tokens", int(lengths.sum(dtype=np.int64)))
-    _learn(machine, event, rows, groups, first, rollouts, good)
+    machine.afterwards(lambda: _learn(machine, event, rows, groups, first, rollouts, good))
     if lease is None:
         directives = _close_groups_outside(machine, rows, groups)
     else:
+        if state.strategy.stopping.compares_prompts:
+            machine.finish()  # What to do next depends on what was learnt.
         taken = np.bincount(rollouts.groups[rollouts.reasons != _SLOT_FULL], minlength=len(counts))
         _book(lease, at, groups, taken)
         directives = _decide(machine, lease, slots, event.seed)
@@ -358,7 +360,7 @@ def _fund(lease: Lease, decision: Decision) -> tuple[NDArray[Any], NDArray[Any]]
 
 
 def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] | slice) -> None:
-    """Frees prompts and enters their groups, scored against what was predicted, into the history."""
+    """Frees prompts; then their groups, scored against what was predicted, enter the history."""
     state, table = machine.state, machine.state.table
     lease.open[slots] = False
     rows = lease.rows[slots]
@@ -368,6 +370,12 @@ def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] |
     machine.touch(rows)
     if state.due:
         iterations.rolled_out(state, rows[lease.returned[slots] > 0])
+    machine.afterwards(lambda: _enter_slots(machine, lease, slots))
+
+
+def _enter_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] | slice) -> None:
+    state = machine.state
+    rows = lease.rows[slots]
     n = lease.outcomes[slots]
     some = n > 0
     if not some.all():
@@ -435,7 +443,9 @@ def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups
     if machine.state.due:
         iterations.rolled_out(machine.state, rows[some])
     counts = _select(groups, some)
-    _enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
+    machine.afterwards(
+        lambda: _enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
+    )
     return _Directives(
         rows,
         np.full(len(rows), DONE, dtype=np.uint8),

@@ -15,6 +15,7 @@ from sampler_service.curriculum.leases import Lease
 from sampler_service.curriculum.planner import BatchPlan
 from sampler_service.curriculum.reports import REJECTION_REASONS
 from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.table import PromptTable
 from sampler_service.replica.requests import strategy_to_message
 
 __all__ = ["batch_columns", "complete_batch", "curriculum_message", "report_response", "timestamp"]
@@ -68,7 +69,7 @@ def complete_batch(answer: pb.NextBatchResponse, lease: Lease, outcome: log_pb2.
 def report_response(
     request: pb.ReportRolloutsRequest,
     outcome: log_pb2.Outcome,
-    state: CurriculumState,
+    table: PromptTable,
     named: tuple[NDArray[Any], list[str]],
     unknown: NDArray[np.bool_],
     unknown_reason: str,
@@ -84,7 +85,7 @@ def report_response(
     def ids(column: bytes) -> list[str]:
         rows = from_bytes(column, "i4")
         # Mostly an answer is about the whole lease, in its order.
-        return named[1] if np.array_equal(rows, named[0]) else state.table.ids(rows)
+        return named[1] if np.array_equal(rows, named[0]) else table.ids(rows)
 
     def values(column: bytes, dtype: str) -> list[Any]:
         listed: list[Any] = from_bytes(column, dtype).tolist()

@@ -63,8 +63,9 @@ class BatchSource(FoldedLog):
     @property
     def planner(self) -> BatchPlanner:
         """Draws from the fold's state. After a reload it is another one: what was drawn is the old one's to settle."""
+        machine = self.machine
         if self._planner is None:
-            self._planner = BatchPlanner(self.machine, self._rng)
+            self._planner = BatchPlanner(machine, self._rng)
         return self._planner
 
     def _reloaded(self) -> None:

@@ -15,6 +15,7 @@ from sampler_service.curriculum.fold_version import require_foldable
 from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, adopt_import, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
+from sampler_service.curriculum.table import PromptTable
 from sampler_service.log import (
     START,
     CurriculumLog,
@@ -38,6 +39,8 @@ _log = structlog.get_logger(__name__)
 
 # Events appended in one round trip.
 _MAX_GROUP = 64
+# How long answers have to get on their way before what they do not depend on is folded.
+_ANSWERS_FIRST_SECONDS = 0.0005
 
 
 def curriculum_not_found(curriculum_id: str) -> NotFound:
@@ -89,18 +92,26 @@ class FoldedLog:
         self._pending: list[_Pending] = []
         self._indexing = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
+        self._finishing: asyncio.TimerHandle | None = None
 
     @property
     def machine(self) -> CurriculumMachine:
-        """The fold."""
+        """The fold, complete. To be had on the event loop's thread only."""
         if self._machine is None:
             raise curriculum_not_found(self.curriculum_id)
+        if self._machine.unfinished:
+            self._finish()
         return self._machine
 
     @property
     def state(self) -> CurriculumState:
         """The folded state: read only."""
         return self.machine.state
+
+    @property
+    def table(self) -> PromptTable:
+        """Ids and rows of the prompts, also while the last event's answer is made: that needs no more."""
+        return self.state.table if self._machine is None else self._machine.state.table
 
     @property
     def lag_seconds(self) -> float:
@@ -121,6 +132,8 @@ class FoldedLog:
         """Waits for what is being written."""
         if self._flusher is not None and not self._flusher.done():
             await asyncio.wait([self._flusher], timeout=10)
+        if self._finishing is not None:
+            self._finishing.cancel()
 
     def _written(self) -> None:
         """Called when all that waited has been written, and the answers are on their way."""
@@ -279,6 +292,9 @@ class FoldedLog:
                     if not pending.future.done():
                         pending.future.set_result(outcome)
         self._written()
+        if self._machine is not None and self._machine.unfinished:
+            # An idle moment comes sooner than the next call.
+            self._finishing = asyncio.get_running_loop().call_later(_ANSWERS_FIRST_SECONDS, self._finish)
 
     async def _append(self, group: Sequence[_Pending]) -> list[log_pb2.Outcome]:
         asked = time.monotonic()
@@ -304,7 +320,7 @@ class FoldedLog:
         await self._fold_all(result.foreign)
         outcomes = []
         for pending, revision in zip(group, result.own, strict=True):
-            outcomes.append(await self._fold(pending.event, revision, len(pending.payload)))
+            outcomes.append(await self._fold(pending.event, revision, len(pending.payload), finish=False))
         self._complete_until = asked
         return outcomes
 
@@ -335,7 +351,24 @@ class FoldedLog:
             if not table.indexed and table.size >= self.settings.background_refresh_prompts:
                 table.adopt_index(await asyncio.to_thread(table.build_index))
 
-    async def _fold(self, event: log_pb2.Event, revision: str, size: int) -> log_pb2.Outcome:
+    def _finish(self) -> None:
+        """Folds what the last event's answer did not wait for."""
+        machine = self._machine
+        if machine is None or not machine.unfinished:
+            return
+        started = time.perf_counter()
+        try:
+            machine.finish()
+        except Exception:
+            _log.exception(
+                "folding failed", curriculum_id=self.curriculum_id, revision=machine.state.revision
+            )
+        self.fold_seconds += time.perf_counter() - started
+
+    async def _fold(
+        self, event: log_pb2.Event, revision: str, size: int, *, finish: bool = True
+    ) -> log_pb2.Outcome:
+        self._finish()
         started = time.perf_counter()
         self._require_foldable(event, revision)
         millis = revision_millis(revision)
@@ -353,7 +386,7 @@ class FoldedLog:
             elif event.WhichOneof("event") == "strategy_updated":
                 await self._prepare_strategy(event)
             try:
-                outcome = self._machine.apply(event, revision, millis)
+                outcome = self._machine.apply(event, revision, millis, finish=finish)
             except Exception:
                 # The log must stay readable whatever it holds; an event that breaks the fold is a bug here.
                 _log.exception("folding failed", curriculum_id=self.curriculum_id, revision=revision)

@@ -18,7 +18,7 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.log import LogClient, LogUnavailableError, RedisSettings, revision_millis
-from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.replica import ReplicaHost, ReplicaSettings, batch_source, folded_log
 from tests.redis_servers import RedisServer, running_server, valkey_binary
 from tests.replica_calls import QUIET, create, digest, next_batch, report_of, until_answered
 
@@ -45,6 +45,34 @@ async def test_two_replicas_are_bit_equal_at_equal_revisions(log_client: LogClie
     state = (await hosts[0].replica("math")).state
     assert state.history.totals["groups"] == 6 * 15 * 8
     assert state.in_flight == 0
+
+
+async def test_a_report_is_answered_before_its_prompts_are_learnt_from_and_nobody_can_tell(
+    host: ReplicaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folded_log, "_ANSWERS_FIRST_SECONDS", 3600)
+    monkeypatch.setattr(batch_source, "_TIDY_SECONDS", 3600)
+    await create(host, "cures", 50)
+    replica = await host.replica("math")
+    table = replica.table
+    batch = await next_batch(host, "b")
+    answer = await host.report_rollouts(report_of(batch, "r"))
+    assert list(answer.directives.prompt_ids) == list(batch.prompt_ids)
+    rows = table.find(list(batch.prompt_ids))
+    assert (table.rollouts[rows] == 0).all(), "the answer did not wait for it"
+    assert replica.state.visits == 8, "who reads the state has it whole"
+    assert (table.rollouts[rows] == list(batch.quotas)).all()
+
+
+async def test_what_a_report_taught_is_folded_without_anybody_asking(host: ReplicaHost) -> None:
+    await create(host, "cures", 50)
+    table = (await host.replica("math")).table
+    batch = await next_batch(host, "b")
+    await host.report_rollouts(report_of(batch, "r"))
+    async with asyncio.timeout(30):
+        while int(table.rollouts[:].sum()) == 0:
+            await asyncio.sleep(0.001)
+    assert int(table.rollouts[:].sum()) == sum(batch.quotas)
 
 
 async def test_replicas_that_draw_the_same_prompts_settle_it_by_the_log(log_client: LogClient) -> None:

@@ -8,7 +8,7 @@ import pytest
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
 from sampler_service.curriculum.errors import InvalidArgument
-from sampler_service.curriculum.machine import adopt_checkpoint, create_state
+from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run
@@ -255,6 +255,28 @@ def test_replaying_the_log_gives_the_same_state_to_the_last_bit(preset: str) -> 
     assert restored.digest() == run.state.digest()
     run.state.recount()
     assert restored.digest() == run.state.digest(), "the incremental histogram equals the recounted one"
+
+
+@pytest.mark.parametrize("preset", ["uniform-grpo", "cures", "frontier", "frontier-ranked", "dapo"])
+def test_what_an_outcome_does_not_wait_for_may_be_folded_later(preset: str) -> None:
+    run = Run(preset)
+    run.add(100, clusters=3)
+    rates = np.random.default_rng(3).beta(0.4, 0.6, 100)
+    for step in range(12):
+        run.step(rates, 16, 128, step)
+        run.advance(step + 1, kl=0.01)
+    first = run.log[0]
+    at_once = CurriculumMachine(create_state(first, "1-0", 1000))
+    later = CurriculumMachine(create_state(first, "1-0", 1000))
+    put_off = 0
+    for number, event in enumerate(run.log[1:], start=2):
+        where = (f"{number}-0", 1000 * number)
+        assert later.apply(event, *where, finish=False) == at_once.apply(event, *where)
+        put_off += later.unfinished
+    assert put_off >= 12, "reports leave what they teach for later"
+    later.finish()
+    assert not later.unfinished
+    assert later.state.digest() == at_once.state.digest() == run.state.digest()
 
 
 def test_the_fold_never_raises_whatever_an_event_holds() -> None:

@@ -151,7 +151,7 @@ class BatchCalls(CurriculumCalls):
                 answered = from_bytes(outcome.rollouts_reported.rows, "i4")
                 unknown = ~np.isin(replica.state.table.find(columns.prompt_ids), answered)
             reason = "PROMPT_NOT_IN_LEASE" if request.lease_id else "PROMPT_NOT_FOUND"
-            return report_response(request, outcome, replica.state, named, unknown, reason)
+            return report_response(request, outcome, replica.table, named, unknown, reason)
         raise Aborted(
             "EPOCH_CHANGED", "The curriculum is being restored again and again; send the report later."
         )
