@@ -31,4 +31,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_unparted(" ".join(cell.split())) for cell in cells) + " |"
+
+
+def _unparted(cell: str) -> str:
+    # Within a code span a bar parts no cells, and a backslash would be shown.
+    pieces = _CODE_SPAN.split(cell)
+    return "".join(piece if index % 2 else piece.replace("|", "\\|") for index, piece in enumerate(pieces))

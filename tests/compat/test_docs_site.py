@@ -26,6 +26,8 @@ def test_the_site_builds_strictly_and_has_the_reference(tmp_path: Path) -> None:
     built = (tmp_path / "site" / "reference" / "rpc.html").read_text()
     assert 'id="call-NextBatch"' in built
     assert "admin" in built
+    parts = (tmp_path / "site" / "reference" / "strategy-parts.html").read_text()
+    assert "<code>Iterations | None</code>" in parts
     index = (tmp_path / "site" / "index.html").read_text()
     assert "reference/strategy-parts.html" in index
     assert "decisions/001-state-is-a-fold-over-a-log.html" in index

@@ -114,4 +114,6 @@ def test_every_setting_of_the_trainer_is_there() -> None:
 
 def test_what_looks_like_markup_stays_as_it_was_written() -> None:
     assert prose("λ_s < 1, but `a_b < c` as it is") == "λ\\_s &lt; 1, but `a_b < c` as it is"
-    assert table(("a", ""), [("x | y", "two\nlines")]).splitlines()[-1] == "| x \\| y | two lines |"
+    assert (
+        table(("a", ""), [("x | `y | z`", "two\nlines")]).splitlines()[-1] == "| x \\| `y | z` | two lines |"
+    )
