@@ -17,10 +17,16 @@ from sampler_service.log.backoff import Backoff
 from sampler_service.log.cluster import ClusterRouter
 from sampler_service.log.connect import RedisSettings, open_redis
 from sampler_service.log.curriculum_log import CurriculumLog
-from sampler_service.log.errors import LogAccessError, LogError, LogFullError, LogUnavailableError
+from sampler_service.log.errors import (
+    LogAccessError,
+    LogError,
+    LogFullError,
+    LogUnavailableError,
+    ServerUnsuitableError,
+)
 from sampler_service.log.keys import CurriculumKeys, index_key
 from sampler_service.log.outlines import Outlines
-from sampler_service.log.server_check import check_server
+from sampler_service.log.server_check import NEEDED, check_server
 from sampler_service.log.snapshots import SnapshotStore
 from sampler_service.log.staging import StagedSnapshot
 
@@ -182,6 +188,9 @@ class LogClient:
         # redis-py dresses a refused password up as a connection error.
         if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
             return LogAccessError(text)
+        # Every connection begins with it: redis-py dresses that up likewise.
+        if "unknown command" in text and "HELLO" in text:
+            return ServerUnsuitableError(f"{self.settings.address}: {NEEDED}; this server is older: {error}")
         if isinstance(error, redis_errors.OutOfMemoryError):
             return LogFullError(f"{text} (raise maxmemory, or move the log to a larger server)")
         if _is_outage(error):

@@ -12,6 +12,8 @@ from sampler_service.log.errors import ServerUnsuitableError
 OLDEST_VERSION = (6, 2)
 """Exclusive ranges, NOMKSTREAM and MINID came with Redis 6.2; every Valkey has them."""
 
+NEEDED = "the log needs Redis 6.2 or newer, or any Valkey"
+
 
 async def check_server(redis: Redis) -> list[str]:
     """Warnings about settings that can lose data. `ServerUnsuitableError` if the version is too old.
@@ -23,9 +25,7 @@ async def check_server(redis: Redis) -> list[str]:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("redis_version", "0"))
     if _version(version) < OLDEST_VERSION:
-        raise ServerUnsuitableError(
-            f"the log needs Redis 6.2 or newer, or any Valkey; this server is {name} {version}"
-        )
+        raise ServerUnsuitableError(f"{NEEDED}; this server is {name} {version}")
     if not info.get("aof_enabled"):
         warnings.append(
             "appendonly is off: a restart of the server loses everything since its last RDB save. "

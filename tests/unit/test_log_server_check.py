@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from sampler_service.log import ServerUnsuitableError
+from sampler_service.log import LogClient, RedisSettings, ServerUnsuitableError
 from sampler_service.log.server_check import check_server
+from tests.ports import free_port
 
 
 class Described:
@@ -44,3 +46,18 @@ async def test_redis_6_2_and_newer_are_taken(version: str) -> None:
 
 async def test_valkey_is_taken_as_the_redis_it_says_it_is_compatible_with() -> None:
     assert len(await verdict(redis_version="7.2.4", valkey_version="7.2.5", server_name="valkey")) == 1
+
+
+async def test_a_redis_older_than_6_is_refused_at_the_first_word() -> None:
+    async def redis_5(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            writer.write(b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n")
+        writer.close()
+
+    port = free_port()
+    async with (
+        await asyncio.start_server(redis_5, "127.0.0.1", port),
+        LogClient(RedisSettings(url=f"redis://127.0.0.1:{port}")) as client,
+    ):
+        with pytest.raises(ServerUnsuitableError, match=r"needs Redis 6\.2 or newer.*this server is older"):
+            await client.check_server()
