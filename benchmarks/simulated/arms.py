@@ -68,6 +68,11 @@ ABLATIONS: Final = (
         Arm(f"{name}, sharper", "frontier", {"proposal": {"frontier": {"power": 4, "diluted_power": 64, **parts}}})
         for name, parts in {"power 4": {}, "power 4, fatigue 1": {"fatigue": 1}}.items()
     ),
+    *(
+        Arm(f"{name}, sharper when established", "frontier", {"proposal": {
+            "frontier": {"power": 4, "diluted_power": 64, "dilution_error": 0.3, **parts}}})
+        for name, parts in {"power 4": {}, "power 4, fatigue 1": {"fatigue": 1}}.items()
+    ),
     Arm("power 4, fatigue 1", "frontier", {"proposal": {"frontier": {"power": 4, "fatigue": 1}}}),
     Arm("ranked, no exploration", "frontier-ranked", {"exploration": 0.0}),
     *(

@@ -62,6 +62,7 @@ ARMS: Final = (
             "power 4, fatigue 1, balance 0.5": {"fatigue": 1, "balance": 0.5},
         }.items()
     ),
+    _arm("power 4, sharper when established", _power(4, diluted_power=64, dilution_error=0.3)),
     _arm("power 16, fatigue 0.1", _power(16, fatigue=0.1)),
     _arm("power 16, fatigue 0.1, balance 0.9", _power(16, fatigue=0.1, balance=0.9)),
     # `frontier` draws with power 4 in one round, `frontier-ranked` ranks, with a pilot. What lies between:

@@ -10,7 +10,12 @@ import pytest
 from sampler_service.curriculum.posterior import GroupCounts, count_groups
 from sampler_service.curriculum.proposals import PROPOSALS
 from sampler_service.curriculum.proposals.base import Memory
-from sampler_service.curriculum.proposals.dilution import close_step, dilution, note_groups
+from sampler_service.curriculum.proposals.dilution import (
+    close_step,
+    dilution,
+    established_dilution,
+    note_groups,
+)
 from sampler_service.curriculum.proposals.frontier import Frontier
 from sampler_service.curriculum.views import Moment
 from tests.curriculum_runs import Run
@@ -58,6 +63,29 @@ def test_steps_that_shrink_with_the_share_of_mixed_groups_are_diluted(seed: int)
 @pytest.mark.parametrize("seed", range(5))
 def test_steps_of_one_length_and_steps_normalised_by_their_mixed_groups_are_not(law: Law, seed: int) -> None:
     assert dilution(after(law, 20, seed=seed)) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_strict_test_tells_the_laws_apart_as_well(seed: int) -> None:
+    assert established_dilution(after(diluted, 20, seed=seed), 0.3) == 1.0
+    assert established_dilution(after(undiluted, 20, seed=seed), 0.3) == 0.0
+    assert established_dilution(after(normalised, 20, seed=seed), 0.3) == 0.0
+
+
+def test_the_strict_test_needs_eight_differences() -> None:
+    assert established_dilution({}, 0.3) == 0.0
+    assert established_dilution(after(diluted, 8, noise=0.0), 0.3) == 0.0
+    assert established_dilution(after(diluted, 9, noise=0.0), 0.3) == 1.0
+
+
+def test_the_strict_test_believes_no_slope_that_is_known_too_roughly() -> None:
+    # Few groups and a KL from few completions: by chance the slope looks steep. The lax test is taken in.
+    steep = min(range(50), key=lambda seed: -dilution(after(undiluted, 12, noise=1.5, seed=seed)))
+    rough = after(undiluted, 12, noise=1.5, seed=steep)
+    assert dilution(rough) > 0.5
+    assert established_dilution(rough, 0.3) == 0.0
+    # Nor one that is real, until it is known better.
+    assert established_dilution(after(diluted, 20), 0.001) == 0.0
 
 
 def test_nothing_is_said_after_a_few_steps() -> None:
@@ -109,6 +137,19 @@ def test_frontier_is_sharper_where_steps_are_diluted_and_only_there() -> None:
     ratio = float(view.expected_variances[1] / view.expected_variances[0])
     assert mild[1] / mild[0] == pytest.approx(ratio**4)
     assert sharp[1] / sharp[0] == pytest.approx(ratio**64)
+
+
+def test_with_an_error_to_stay_below_frontier_takes_the_strict_test() -> None:
+    lax = PROPOSALS.parse({"frontier": {"power": 4, "diluted_power": 64}}, "proposal")
+    strict = PROPOSALS.parse(
+        {"frontier": {"power": 4, "diluted_power": 64, "dilution_error": 0.3}}, "proposal"
+    )
+    assert isinstance(lax, Frontier) and isinstance(strict, Frontier)
+    view, early, late = view_of([9, 4], [9, 9]), after(diluted, 7), after(diluted, 30)
+    ratio = float(view.expected_variances[1] / view.expected_variances[0])
+    for frontier, memory, power in ((lax, early, 64), (strict, early, 4), (strict, late, 64)):
+        weights = frontier.weights(view, Moment(memory=memory))
+        assert weights[1] / weights[0] == pytest.approx(ratio**power)
 
 
 def test_it_learns_from_reports_and_advances_how_the_trainer_steps() -> None:

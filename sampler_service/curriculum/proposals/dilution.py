@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.proposals.base import Memory
 
-__all__ = ["close_step", "dilution", "note_groups"]
+__all__ = ["close_step", "dilution", "established_dilution", "note_groups"]
 
 _GROUPS: Final = "step_groups"
 _SUMS: Final = "dilution_sums"
@@ -30,6 +30,12 @@ _LEAST_DIFFERENCES: Final = 4.0
 # Of the slope, less a standard error: up to the first it is taken for none, from the second on for full.
 _NONE: Final = 0.25
 _FULL: Final = 0.75
+# The strict test: of the slope, less two standard errors. What is not diluted has a slope of 0 or less, so that
+# these can lie lower. A slope from less than eight differences may look exact by chance.
+_STRICT_ERRORS: Final = 2.0
+_STRICT_NONE: Final = 0.1
+_STRICT_FULL: Final = 0.3
+_STRICT_LEAST_DIFFERENCES: Final = 8
 
 
 def note_groups(memory: Memory, counts: GroupCounts) -> None:
@@ -66,11 +72,33 @@ def dilution(memory: Any) -> float:
 
     0 while that is not known: few steps, a share that does not vary, a trainer that reports no KL.
     """
-    sums = memory.get(_SUMS)
-    if sums is None or sums[5] < _LEAST_DIFFERENCES:
+    fit = _fit(memory, _LEAST_DIFFERENCES)
+    if fit is None:
         return 0.0
+    slope, error = fit
+    return _share(slope - error, _NONE, _FULL)
+
+
+def established_dilution(memory: Any, most_error: float) -> float:
+    """`dilution` by a stricter test: 0 as well while the slope is known to no better than ± `most_error`."""
+    # Discounted, so that so many differences count for a little less.
+    fit = _fit(memory, sum(_DISCOUNT**age for age in range(_STRICT_LEAST_DIFFERENCES)) - 1e-9)
+    if fit is None or fit[1] > most_error:
+        return 0.0
+    slope, error = fit
+    return _share(slope - _STRICT_ERRORS * error, _STRICT_NONE, _STRICT_FULL)
+
+
+def _fit(memory: Any, least: float) -> tuple[float, float] | None:
+    """The slope and its standard error; None from less than so many differences."""
+    sums = memory.get(_SUMS)
+    if sums is None or sums[5] < least:
+        return None
     _, _, xx, xy, yy, count = sums.tolist()
     slope = xy / (xx + _RIDGE)
     left = max(yy - slope * xy, 0.0) / count
-    least = slope - math.sqrt(left / (xx + _RIDGE))
-    return float(min(max((least - _NONE) / (_FULL - _NONE), 0.0), 1.0))
+    return slope, math.sqrt(left / (xx + _RIDGE))
+
+
+def _share(value: float, none: float, full: float) -> float:
+    return float(min(max((value - none) / (full - none), 0.0), 1.0))

@@ -10,7 +10,12 @@ from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.proposals.base import Memory, WeightedProposal
-from sampler_service.curriculum.proposals.dilution import close_step, dilution, note_groups
+from sampler_service.curriculum.proposals.dilution import (
+    close_step,
+    dilution,
+    established_dilution,
+    note_groups,
+)
 from sampler_service.curriculum.views import Moment, PromptView
 
 __all__ = ["Frontier"]
@@ -47,6 +52,9 @@ class Frontier(WeightedProposal):
     shares of all clusters that have weight equal."""
     diluted_power: float = Field(default=0.0, ge=0, le=64)
     """The power of the expectation where steps are seen to be diluted; 0: does not look."""
+    dilution_error: float = Field(default=0.0, ge=0, le=10)
+    """Steps count as diluted only once the slope that says so is known to ± this standard error, and is two of
+    them above that of steps that are not; 0: by a laxer test, sooner, which batches of a few groups mislead."""
 
     def weights(self, view: PromptView, moment: Moment) -> NDArray[np.float64]:
         """Scaled so that the largest possible weight is 1."""
@@ -79,5 +87,8 @@ class Frontier(WeightedProposal):
     def _power(self, moment: Moment) -> float:
         if not self.diluted_power:
             return self.power
-        diluted = dilution(moment.memory)
+        if self.dilution_error:
+            diluted = established_dilution(moment.memory, self.dilution_error)
+        else:
+            diluted = dilution(moment.memory)
         return float(self.power ** (1.0 - diluted) * self.diluted_power**diluted)
