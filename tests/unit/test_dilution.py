@@ -144,7 +144,8 @@ def test_with_an_error_to_stay_below_frontier_takes_the_strict_test() -> None:
     strict = PROPOSALS.parse(
         {"frontier": {"power": 4, "diluted_power": 64, "dilution_error": 0.3}}, "proposal"
     )
-    assert isinstance(lax, Frontier) and isinstance(strict, Frontier)
+    assert isinstance(lax, Frontier)
+    assert isinstance(strict, Frontier)
     view, early, late = view_of([9, 4], [9, 9]), after(diluted, 7), after(diluted, 30)
     ratio = float(view.expected_variances[1] / view.expected_variances[0])
     for frontier, memory, power in ((lax, early, 64), (strict, early, 4), (strict, late, 64)):
