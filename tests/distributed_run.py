@@ -6,6 +6,8 @@ RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.distri
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from trainer_client.distributed.world import World, start_world
 from trainer_client.exceptions import CurriculumError, UnavailableError
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks import Pool, TaskPrompt, VerifierError
-from trainer_client.trainer_errors import TrainerError
+from trainer_client.trainer_errors import ModelError, TrainerError
 
 
 def says_a_digit(completion: str, answer: str) -> float:
@@ -55,6 +57,8 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
     failing_rank = changes.pop("failing_rank", None)
     stop_rank = changes.pop("stop_rank", None)
     resume = changes.pop("resume", False)
+    killed_rank = changes.pop("killed_rank", None)
+    max_rounds = changes.pop("max_rounds", 1)
     config = parse_config(
         {
             "name": name,
@@ -72,8 +76,16 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
     ids = [prompt.prompt_id for prompt in pool().train]
     service: FakeCurriculum | None = None
     if world.is_first:
-        service = FakeCurriculum(ids) if broken_step is None else BrokenAtStep(ids, broken_step)
-    learner = build_learner(config, world)
+        service = (
+            FakeCurriculum(ids, max_rounds=max_rounds)
+            if broken_step is None
+            else BrokenAtStep(ids, broken_step)
+        )
+    try:
+        learner = build_learner(config, world)
+    except ModelError as refused:
+        (folder / f"{name}-{world.rank}.json").write_text(json.dumps({"error": str(refused)}))
+        return
     reporter = QuietReporter()
     stop = StopRequest()
     trainer = build_trainer(config, service, learner, pool(), reporter, stop, world=world)
@@ -85,6 +97,8 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
             raise VerifierError("this rank's engine is broken")
 
         learner.engine.generate = broken  # type: ignore[method-assign]
+    if world.rank == killed_rank:
+        os.kill(learner.engine.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
     error = ""
     try:
         if resume:
@@ -94,6 +108,7 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
     except (CurriculumError, TrainerError, VerifierError) as caught:
         error, steps = str(caught), trainer.step
     trainer.log.close()
+    learner.engine.close()
     weights = [parameter.detach().numpy() for parameter in learner.policy.parameters]
     np.savez(folder / f"{name}-{world.rank}.npz", *weights)
     told = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +17,8 @@ class EngineDeadError(Exception):
 class FakeVllm:
     """What `vllm.LLMEngine` is asked and what it answers.
 
-    A request needs as many steps as its prompt's last token says; every completion is `tokens`.
+    A request needs as many steps as its prompt's last token says, and every completion is the same; with the
+    argument `seeded` tokens follow from the seed. `diary`: a file for what an engine elsewhere was told.
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -27,10 +31,12 @@ class FakeVllm:
         self.dies_at_step = -1
         self.finish_reason = "length"
         self._left: dict[str, int] = {}
+        self._note("environment", sorted(os.environ))
         self.engine_core = SimpleNamespace(shutdown=lambda: self.states.append("down"))
 
     def add_request(self, key: str, prompt: Any, parameters: Any, lora_request: Any = None) -> str:
         assert key not in self._left
+        self._note("asked", [key, parameters.n, lora_request and lora_request.lora_name])
         self.asked[key] = SimpleNamespace(
             prompt=prompt, parameters=parameters, lora=lora_request, asleep=self.asleep
         )
@@ -55,6 +61,7 @@ class FakeVllm:
     def add_lora(self, lora: Any) -> bool:
         # Loaded when it is published: vLLM would read a folder that is gone by the first request.
         assert Path(lora.lora_path).is_dir()
+        self._note("adapter", lora.lora_path)
         self.loras.append(lora.lora_int_id)
         return True
 
@@ -72,15 +79,36 @@ class FakeVllm:
     def asleep(self) -> bool:
         return bool(self.states) and self.states[-1].startswith("sleep")
 
+    def _note(self, what: str, value: Any) -> None:
+        if "diary" in self.arguments:
+            with Path(f"{self.arguments['diary']}-{os.getpid()}").open("a") as file:
+                file.write(json.dumps([what, value]) + "\n")
+
     def _output(self, key: str) -> Any:
+        parameters = self.asked[key].parameters
+        if self.arguments.get("seeded"):
+            outputs = [_seeded(parameters.seed + place) for place in range(parameters.n)]
+            return SimpleNamespace(request_id=key, finished=True, outputs=outputs)
         one = SimpleNamespace(
             token_ids=[4, 9],
             logprobs=[{4: SimpleNamespace(logprob=-0.5)}, {9: SimpleNamespace(logprob=-1.5)}],
             text="7\nrest",
             finish_reason=self.finish_reason,
         )
-        outputs = [one] * self.asked[key].parameters.n
+        outputs = [one] * parameters.n
         return SimpleNamespace(request_id=key, finished=True, outputs=outputs)
+
+
+def _seeded(seed: int) -> Any:
+    """A completion of three tokens; what it says follows from the seed as well."""
+    draw = random.Random(seed)
+    tokens = [draw.randrange(3, 12) for _ in range(3)]
+    return SimpleNamespace(
+        token_ids=tokens,
+        logprobs=[{token: SimpleNamespace(logprob=-2.0)} for token in tokens],
+        text=draw.choice(["7", "x"]),
+        finish_reason="stop",
+    )
 
 
 def vllm_modules() -> dict[str, ModuleType]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from trainer_client.checkpoint import CheckpointStore
 from trainer_client.client import CurriculumClient, Strategy
 from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import CurriculumService
+from trainer_client.distributed.sharded_engine import ShardedEngine
 from trainer_client.distributed.shared import (
-    ShardedEngine,
     ShardedJudge,
     ShardedNorms,
     SharedCheckpoints,
     SharedStop,
+    on_all,
     shared_service,
 )
 from trainer_client.distributed.silence import SilentLog
@@ -33,6 +35,7 @@ from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import load_model
 from trainer_client.models.sharing import second_model
 from trainer_client.prompt_reading import read_prompts
+from trainer_client.publishing import PublishedPolicies
 from trainer_client.rollouts import RolloutEngine
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
@@ -40,6 +43,8 @@ from trainer_client.trainer_errors import ConfigError
 
 # The quotas that weigh prompts by the norms of their gradients.
 NORM_QUOTAS = ("cures", "cures_ref", "gvm")
+# The arguments by which vLLM spreads one engine over several GPUs.
+SPREADING_ARGUMENTS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 @dataclass(frozen=True)
@@ -85,18 +90,22 @@ def build_learner(config: TrainConfig, world: World | None = None) -> Learner:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = Policy(model, update_settings(config), pad_id=tokenizer.pad_token_id or 0, world=world)
     world.check_same(policy.parameters)
-    return Learner(policy, _build_engine(config, model, tokenizer), tokenizer)
+    engines: list[RolloutEngine] = []
+    # An engine that does not start on one rank ends the run on all.
+    on_all(world, lambda: engines.append(_build_engine(config, model, tokenizer, alone=world.size == 1)))
+    return Learner(policy, engines[0], tokenizer)
 
 
 def _check_in_step(config: TrainConfig) -> None:
-    """Several processes sample between the same two collective calls, each with the model that it learns with."""
+    """Several processes sample between the same two collective calls, each on a GPU of its own."""
     processes = "several processes (torchrun, accelerate launch)"
-    if config.rollouts.engine == "vllm":
-        raise ConfigError(
-            f"rollouts.engine 'vllm': {processes} cannot share one, and an engine for each of them is not supported; "
-            "set rollouts.engine: transformers, or train on one process and let vLLM use several GPUs "
-            "(rollouts.vllm_arguments: {tensor_parallel_size: ...})"
-        )
+    rollouts = config.rollouts
+    for name in SPREADING_ARGUMENTS:
+        if rollouts.engine == "vllm" and rollouts.vllm_arguments.get(name, 1) != 1:
+            raise ConfigError(
+                f"rollouts.vllm_arguments.{name} {rollouts.vllm_arguments[name]}: with {processes} each has an engine "
+                "of its own, on its own GPU alone; leave it out, or train on one process, whose engine may use all"
+            )
     if config.rollouts.lookahead:
         raise ConfigError(
             f"rollouts.lookahead {config.rollouts.lookahead}: with {processes} the thread that rolls out ahead would "
@@ -239,6 +248,7 @@ def build_trainer(
         log,
         reporter,
         stop if world.size == 1 else SharedStop(world, stop),
+        published=PublishedPolicies(run / ("published" if world.size == 1 else f"published-{world.rank}")),
         stop_strings=pool.stop,
         success_threshold=facts.success_threshold,
         replay=build_replay(config) if config.replay.share > 0 else None,
@@ -280,22 +290,28 @@ def _embeddings(pool: Pool) -> Any:
     return embeddings if embeddings.shape[1] else None
 
 
-def _build_engine(config: TrainConfig, model: Any, tokenizer: Any) -> RolloutEngine:
+def _build_engine(config: TrainConfig, model: Any, tokenizer: Any, *, alone: bool) -> RolloutEngine:
+    """alone: whether this process is the whole run; else its engine sees this process's GPU only."""
     rollouts = config.rollouts
     if rollouts.engine == "vllm" and config.lora is not None:
         from trainer_client.models.smollm2 import smollm2_directory
-        from trainer_client.rollouts.vllm_engine import VllmEngine
+        from trainer_client.rollouts.engine_environment import engine_environment
+        from trainer_client.rollouts.engine_process import EngineProcess
 
-        return VllmEngine(
-            str(smollm2_directory()) if config.model.path == "smollm2" else config.model.path,
-            dtype=config.model.dtype,
-            temperature=rollouts.temperature,
-            max_model_tokens=rollouts.max_model_tokens,
-            max_lora_rank=config.lora.largest_rank,
-            gpu_memory_share=rollouts.gpu_memory_share,
-            sleep=rollouts.sleep,
-            seed=config.seed,
-            arguments=rollouts.vllm_arguments,
+        device = next(model.parameters()).device
+        return EngineProcess(
+            {
+                "model": str(smollm2_directory()) if config.model.path == "smollm2" else config.model.path,
+                "dtype": config.model.dtype,
+                "temperature": rollouts.temperature,
+                "max_model_tokens": rollouts.max_model_tokens,
+                "max_lora_rank": config.lora.largest_rank,
+                "gpu_memory_share": rollouts.gpu_memory_share,
+                "sleep": rollouts.sleep,
+                "seed": config.seed,
+                "arguments": rollouts.vllm_arguments,
+            },
+            engine_environment(os.environ, None if alone or device.type != "cuda" else device.index),
         )
     from trainer_client.rollouts.transformers_engine import TransformersEngine
 

@@ -67,6 +67,7 @@ class Trainer:
     """Trains one policy under one curriculum.
 
     prompts: every training prompt by id, as the model reads it. held_out: for evaluation.
+    published: where the engine's adapters lie; each process of a run has a folder of its own.
     stop: checked between phases; a batch that is cut short is released, and a checkpoint is kept.
     """
 
@@ -83,6 +84,7 @@ class Trainer:
         reporter: Reporter,
         stop: StopRequest,
         *,
+        published: PublishedPolicies,
         stop_strings: tuple[str, ...] = (),
         success_threshold: float = 0.5,
         replay: ReplayBuffer | None = None,
@@ -107,7 +109,7 @@ class Trainer:
         remembered = {"replay": self.replay, "positives": self.positives}
         self._kept = KeptTogether({name: thing for name, thing in remembered.items() if thing is not None})
         self.judge = judge or LocalJudge()
-        self.published = PublishedPolicies(config.run_directory / "published")
+        self.published = published
         # What a run that was killed left there.
         self.published.clear()
         self.sampling = SamplingParams(

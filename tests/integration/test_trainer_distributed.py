@@ -23,6 +23,13 @@ from trainer_client.trainer_errors import ConfigError
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900), pytest.mark.xdist_group("distributed")]
 
 
+STAND_INS = Path(__file__).parent.parent / "stand_ins"
+VLLM: dict[str, Any] = {
+    "engine": "vllm",
+    "max_tokens": 4,
+    "max_model_tokens": 2100,
+    "vllm_arguments": {"seeded": True},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "full-weights-with-kl": {
@@ -31,10 +38,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "steps": 2,
     },
     "replay": {"replay": {"share": 0.5}},
+    "vllm": {"rollouts": VLLM, "max_rounds": 3},
 }
 ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "broken-service": ({"broken_step": 1}, "the service is away"),
     "broken-engine": ({"failing_rank": 1, "evaluation": {"prompts": 0}}, "this rank's engine is broken"),
+    "killed-vllm": (
+        {"rollouts": VLLM, "killed_rank": 1, "evaluation": {"prompts": 0}},
+        "its process was ended by signal 9 (SIGKILL)",
+    ),
 }
 
 
@@ -49,13 +61,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("second-half", {"steps": 4, "name": "halves", "resume": True}),
         *((name, changes) for name, (changes, _) in ERRORS.items()),
         ("stopped", {"stop_rank": 1}),
+        (
+            "diaries",
+            {
+                "rollouts": {**VLLM, "vllm_arguments": {"seeded": True, "diary": str(folder / "diary")}},
+                "evaluation": {"prompts": 0},
+            },
+        ),
+        ("no-engine", {"rollouts": {**VLLM, "vllm_arguments": {"dtype": "float7"}}}),
     ]
     (folder / "scenarios.json").write_text(json.dumps(scenarios))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = ["-m", "tests.distributed_run", str(folder), str(folder / "scenarios.json")]
     done = subprocess.run(
         [*launcher, *program],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": stand_in_path()},
         capture_output=True,
         text=True,
         timeout=800,
@@ -64,9 +84,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def stand_in_path() -> str:
+    """A search path on which the stand-in is vLLM."""
+    return os.pathsep.join(filter(None, [str(STAND_INS), os.environ.get("PYTHONPATH")]))
+
+
 def told(folder: Path, name: str) -> list[dict[str, Any]]:
     """What both ranks said at the end of a scenario."""
     return [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+
+
+def told_of(reports: list[list[str]]) -> list[str]:
+    """The prompts of all reports, once for each time."""
+    return sorted(prompt_id for report in reports for prompt_id in report)
 
 
 def weights(folder: Path, name: str, rank: int = 0) -> np.ndarray:
@@ -75,7 +105,10 @@ def weights(folder: Path, name: str, rank: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_processes_learn_what_one_learns(folder: Path, tmp_path: Path, variant: str) -> None:
+def test_two_processes_learn_what_one_learns(
+    folder: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", stand_in_path())
     run_scenario(World(), tmp_path, variant, VARIANTS[variant])
     alone = json.loads((tmp_path / f"{variant}-0.json").read_text())
     first, second = told(folder, variant)
@@ -90,7 +123,8 @@ def test_two_processes_learn_what_one_learns(folder: Path, tmp_path: Path, varia
         assert [metrics[name] for metrics in first["metrics"]] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     # The service heard every rollout once, from rank 0.
     assert first["rollouts"] == alone["rollouts"] > 0
-    assert first["reports"] == alone["reports"]
+    # An engine that reports as groups end tells the service the same, in another order.
+    assert told_of(first["reports"]) == told_of(alone["reports"])
     assert second["rollouts"] == 0
     trained = [row for row in read_metrics(folder / variant / "metrics.jsonl") if "reward/mean" in row]
     assert [row["step"] for row in trained] == list(range(1, first["steps"] + 1))
@@ -110,7 +144,32 @@ def test_an_error_on_one_rank_ends_all_of_them_with_it(folder: Path, name: str) 
     assert ERRORS[name][1] in first["error"]
     assert ERRORS[name][1] in second["error"]
     # The batch that was being sampled went back.
-    assert first["released"] == (["lease-0"] if name == "broken-engine" else [])
+    assert first["released"] == ([] if name == "broken-service" else ["lease-0"])
+
+
+def test_each_rank_has_a_vllm_of_its_own_that_knows_nothing_of_the_others(folder: Path) -> None:
+    diaries = [
+        [json.loads(line) for line in path.read_text().splitlines()] for path in folder.glob("diary-*")
+    ]
+    assert len(diaries) == 2
+    for diary in diaries:
+        (environment,) = [value for what, value in diary if what == "environment"]
+        assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(environment)
+        assert not [name for name in environment if name.startswith("TORCHELASTIC_")]
+        # Every update reaches both, before the next batch: three steps of two prompts for each.
+        asked = [value for what, value in diary if what == "asked"]
+        assert [n for _, n, _ in asked] == [4] * 6
+        assert [lora for _, _, lora in asked] == [None, None, "policy-1", "policy-1", "policy-2", "policy-2"]
+    adapters = [{value for what, value in diary if what == "adapter"} for diary in diaries]
+    assert len(adapters[0]) == len(adapters[1]) == 3
+    assert not adapters[0] & adapters[1]
+    assert not list((folder / "diaries").glob("published*"))
+
+
+def test_an_engine_that_does_not_start_is_the_same_error_on_all(folder: Path) -> None:
+    first, second = told(folder, "no-engine")
+    assert "no such dtype" in first["error"]
+    assert first["error"] == second["error"]
 
 
 def test_a_stop_asked_of_one_rank_stops_all(folder: Path) -> None:
@@ -144,7 +203,10 @@ class Two(World):
 @pytest.mark.parametrize(
     ("rollouts", "message"),
     [
-        ({"engine": "vllm"}, r"rollouts.engine 'vllm'.*set rollouts.engine: transformers"),
+        (
+            {"engine": "vllm", "vllm_arguments": {"tensor_parallel_size": 2}},
+            r"rollouts.vllm_arguments.tensor_parallel_size 2.*its own GPU alone.*on one process",
+        ),
         ({"lookahead": 1}, r"rollouts.lookahead 1.*set rollouts.lookahead: 0"),
     ],
 )

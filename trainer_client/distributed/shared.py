@@ -1,4 +1,4 @@
-"""What a run on several processes shares: service, engine, judge, stop, checkpoints.
+"""What a run on several processes shares: service, judge, stop, checkpoints; engines are in `sharded_engine`.
 
 Each stands in for the part of the same name and must be called on every rank, in the same order.
 An error on one rank becomes the same error on all of them, so that they end, or go on, together.
@@ -18,15 +18,7 @@ from trainer_client.learner.gradient_norms import GradientNorms
 from trainer_client.learner.kept import Keepable
 from trainer_client.learner.policy import Policy
 from trainer_client.learner.samples import Sample
-from trainer_client.rollouts import (
-    Completion,
-    RolloutEngine,
-    RolloutGroup,
-    RolloutRequest,
-    RolloutSession,
-    SamplingParams,
-)
-from trainer_client.rollouts.batch_session import BatchSession
+from trainer_client.rollouts import Completion
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks import TaskPrompt
 from trainer_client.trainer_errors import TrainerError
@@ -78,39 +70,6 @@ def shared_service(world: World, service: CurriculumService | None) -> Curriculu
     return cast(CurriculumService, SharedService(world, service))
 
 
-class ShardedEngine:
-    """Every rank samples its share of the requests with an engine of its own."""
-
-    def __init__(self, world: World, engine: RolloutEngine) -> None:
-        self._world = world
-        self._engine = engine
-
-    def session(self, sampling: SamplingParams, seed: int) -> RolloutSession:
-        """Rounds of `generate`: ranks in step cannot take groups as they come."""
-        return BatchSession(self, sampling, seed)
-
-    def generate(
-        self, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
-    ) -> list[RolloutGroup]:
-        """One group per request, in the order asked, on every rank."""
-        plan = shares([request.n for request in requests], self._world.size)
-        mine = [requests[place] for place in plan[self._world.rank]]
-        parts = on_all(self._world, lambda: self._engine.generate(mine, sampling, seed) if mine else [])
-        return _merged(plan, parts)
-
-    def update_policy(self, version: int, adapter: Path | None) -> None:
-        """Samples from `version` from now on, on every rank."""
-        self._engine.update_policy(version, adapter)
-
-    def rest(self) -> None:
-        """Gives memory back until the next request."""
-        self._engine.rest()
-
-    def close(self) -> None:
-        """Frees what the engine holds."""
-        self._engine.close()
-
-
 class ShardedJudge:
     """Every rank judges its share: a verdict that may depend on a time limit is given once."""
 
@@ -122,7 +81,7 @@ class ShardedJudge:
         """Verdicts, prompt by prompt, in the order given, on every rank."""
         plan = shares([len(group) for _, group in rollouts], self._world.size)
         mine = [rollouts[place] for place in plan[self._world.rank]]
-        return _merged(plan, on_all(self._world, lambda: self._judge.judge(mine)))
+        return merged(plan, on_all(self._world, lambda: self._judge.judge(mine)))
 
 
 class ShardedNorms:
@@ -138,7 +97,7 @@ class ShardedNorms:
             [len(s.prompt_token_ids) + len(s.completion_token_ids) for s in samples], self._world.size
         )
         mine = [samples[place] for place in plan[self._world.rank]]
-        return _merged(plan, on_all(self._world, lambda: self._norms.measure(mine)))
+        return merged(plan, on_all(self._world, lambda: self._norms.measure(mine)))
 
 
 class SharedStop(StopRequest):
@@ -195,7 +154,8 @@ def _tried(work: Callable[[], T]) -> _Outcome[T]:
         return _Outcome(error=error)
 
 
-def _merged(plan: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> list[T]:
+def merged(plan: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> list[T]:
+    """What the ranks made of their shares, in the order of the whole."""
     found = {
         place: one
         for places, part in zip(plan, parts, strict=True)

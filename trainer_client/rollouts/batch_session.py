@@ -28,7 +28,8 @@ class BatchSession:
         """Keeps the requests for the next batch."""
         self._pending.extend(requests)
 
-    def finished(self) -> list[RolloutGroup]:
-        """The groups of all that was pending."""
+    def finished(self, wait_seconds: float | None = None) -> list[RolloutGroup]:
+        """The groups of all that was pending, however long they take."""
+        del wait_seconds
         requests, self._pending = self._pending, []
         return self._engine.generate(requests, self._sampling, self._seed) if requests else []

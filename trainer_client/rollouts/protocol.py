@@ -68,8 +68,11 @@ class RolloutSession(Protocol):
         """Adds requests; returns at once."""
         ...
 
-    def finished(self) -> list[RolloutGroup]:
-        """The groups done since the last call; waits for at least one. Empty: nothing is in flight."""
+    def finished(self, wait_seconds: float | None = None) -> list[RolloutGroup]:
+        """The groups done since the last call; waits for at least one. Empty: nothing is in flight.
+
+        wait_seconds: how long to wait, by engines that can sample on meanwhile; then empty says nothing.
+        """
         ...
 
     def __enter__(self) -> Self: ...

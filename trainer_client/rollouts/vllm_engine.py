@@ -41,7 +41,9 @@ ENVIRONMENT = {
 
 
 class VllmEngine:
-    """Samples in vLLM's engine process. Raises ModelError when vLLM is not installed or does not start.
+    """vLLM in this process; the trainer has it in one of its own (`engine_process`).
+
+    Raises ModelError when vLLM is not installed or does not start.
 
     model: folder of the base model; adapters come by `update_policy`.
     temperature: of training rollouts; decides which log-probs are asked for.
@@ -199,14 +201,28 @@ class VllmSession:
                 lora_request=self._adapter,
             )
 
-    def finished(self) -> list[RolloutGroup]:
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being sampled, or done and not yet fetched."""
+        return bool(self._in_flight or self._done)
+
+    def finished(self, wait_seconds: float | None = None) -> list[RolloutGroup]:
         """The groups done; vLLM samples the others on while the caller judges these.
 
+        Waits for one however long it takes: whoever cannot, has the engine in a process of its own.
         Raises ModelError when vLLM's process has died.
         """
+        del wait_seconds
+        groups = self.advance()
+        while self._in_flight and not groups:
+            groups = self.advance()
+        return groups
+
+    def advance(self) -> list[RolloutGroup]:
+        """One step of the engine, unless groups are done already; the groups done."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        while self._in_flight and not self._done:
+        if self._in_flight and not self._done:
             try:
                 outputs = self._engine.step()
             except EngineDeadError as error:
