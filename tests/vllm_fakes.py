@@ -143,3 +143,10 @@ def vllm_modules() -> dict[str, ModuleType]:
     modules["vllm.sampling_params"].RequestOutputKind = SimpleNamespace(FINAL_ONLY="final")
     modules["vllm.v1.engine.exceptions"].EngineDeadError = EngineDeadError
     return modules
+
+
+def stand_in_path() -> str:
+    """A search path on which the stand-in is vLLM, for the environment of a process."""
+    root = Path(__file__).parent
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join(filter(None, [str(root / "stand_ins"), str(root.parent), inherited]))

@@ -15,15 +15,13 @@ import torch
 
 from tests.distributed_run import run_scenario
 from tests.unit.test_trainer_loop import tiny_config
+from tests.vllm_fakes import stand_in_path
 from trainer_client.assembly import build_learner
 from trainer_client.distributed.world import World, shares
 from trainer_client.metrics import read_metrics
 from trainer_client.trainer_errors import ConfigError
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900), pytest.mark.xdist_group("distributed")]
-
-
-STAND_INS = Path(__file__).parent.parent / "stand_ins"
 VLLM: dict[str, Any] = {
     "engine": "vllm",
     "max_tokens": 4,
@@ -82,11 +80,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
-
-
-def stand_in_path() -> str:
-    """A search path on which the stand-in is vLLM."""
-    return os.pathsep.join(filter(None, [str(STAND_INS), os.environ.get("PYTHONPATH")]))
 
 
 def told(folder: Path, name: str) -> list[dict[str, Any]]:

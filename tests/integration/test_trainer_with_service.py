@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 
 from examples.service_process import ServiceProcess
 from tests.ports import free_port
+from tests.vllm_fakes import stand_in_path
 from trainer_client.client import CurriculumClient
 from trainer_client.config import load_config
 from trainer_client.distributed.world import World
@@ -116,6 +118,48 @@ def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: 
     run(config, "--set", f"steps={state['step'] + 2}", "--resume")
     steps = [row["step"] for row in read_metrics(metrics) if "reward/mean" in row]
     assert steps == list(range(1, state["step"] + 3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_stop_ends_vllms_process_after_the_run_has_saved(
+    tmp_path: Path, service: ServiceProcess, number: signal.Signals
+) -> None:
+    name = f"vllm-{number.name.lower()}"
+    rollouts = {
+        "engine": "vllm",
+        "max_tokens": 3,
+        "vllm_arguments": {"seeded": True, "diary": str(tmp_path / "diary")},
+    }
+    config = write_config(tmp_path, service, name, steps=100_000, rollouts=rollouts)
+    metrics = tmp_path / name / "metrics.jsonl"
+    process = subprocess.Popen(
+        command(config),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": stand_in_path()},
+        # A group of its own, which all get the signal of, as they do of a terminal's Ctrl-C.
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 400
+        while not (metrics.exists() and len(read_metrics(metrics)) >= 3):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, number)
+        output, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "interrupted at step" in output
+    assert list((tmp_path / name / "checkpoints").glob("step-*"))
+    with CurriculumClient(service.target) as client:
+        assert client.summary(name).prompts_in_flight == 0
+    # The only one there was; it is named after its process.
+    (diary,) = tmp_path.glob("diary-*")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(diary.name.removeprefix("diary-")), 0)
 
 
 def trained_on(folder: Path, name: str) -> dict[int, dict[str, float]]:

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from tests.real_vllm.agreement import QUESTIONS, SHOTS, asked, gaps, moved, samples_of
 from tests.trainer_fakes import FakeCurriculum, QuietReporter
 from trainer_client.assembly import Learner, build_trainer, update_settings
 from trainer_client.config import ModelConfig, parse_config
@@ -24,7 +23,7 @@ from trainer_client.learner.policy import Policy, UpdateSettings
 from trainer_client.learner.samples import Sample
 from trainer_client.models.load import load_model
 from trainer_client.models.smollm2 import smollm2_directory
-from trainer_client.rollouts import RolloutGroup, RolloutRequest, SamplingParams
+from trainer_client.rollouts import RolloutRequest, SamplingParams
 from trainer_client.rollouts.transformers_engine import TransformersEngine
 from trainer_client.rollouts.vllm_engine import VllmEngine
 from trainer_client.rounds import ReadPrompt, collect
@@ -35,9 +34,6 @@ from trainer_client.tasks.verifiers import exact_match
 from trainer_client.trainer_errors import ModelError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-QUESTIONS = ["7+5=", "6*2=12\n7+5=", "3*3=9\n2+2=4\n8-1=", "The capital of France is"]
-# Long enough to fill blocks of the prefix cache, which is what an adapter must not find again.
-SHOTS = "".join(f"{a}+{b}={a + b}\n" for a in range(1, 5) for b in range(1, 7))
 
 
 @pytest.fixture(scope="module")
@@ -63,44 +59,6 @@ def engine() -> Iterator[VllmEngine]:
 @pytest.fixture(autouse=True)
 def base_policy(engine: VllmEngine) -> None:
     engine.update_policy(0, None)
-
-
-def asked(tokenizer: Any, *counts: int) -> list[RolloutRequest]:
-    return [
-        RolloutRequest(f"p{index}", tuple(tokenizer(SHOTS + text)["input_ids"]), count)
-        for index, (text, count) in enumerate(zip(QUESTIONS, counts, strict=False))
-    ]
-
-
-def moved(model: Any, seed: int, scale: float = 0.02) -> None:
-    """Puts the adapters somewhere else."""
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-
-
-def samples_of(groups: list[RolloutGroup]) -> list[Sample]:
-    return [
-        Sample(group.prompt_id, group.prompt_token_ids, c.token_ids, c.log_probs, 1.0)
-        for group in groups
-        for c in group.completions
-    ]
-
-
-def gaps(model: Any, groups: list[RolloutGroup], temperature: float = 1.0) -> np.ndarray:
-    """How far the engine's log-probs of its tokens are from the learner's, per token."""
-    model.eval()
-    policy = Policy(model, UpdateSettings(temperature=temperature))
-    samples = samples_of(groups)
-    with torch.no_grad():
-        expected = policy.log_probs(samples).log_probs.numpy()
-    found = []
-    for sample, row in zip(samples, expected, strict=True):
-        behaviour = np.array(sample.behaviour_log_probs)
-        found.append(np.abs(behaviour - row[: len(behaviour)]))
-    return np.concatenate(found)
 
 
 def test_quotas_are_kept_in_one_call_and_completions_end_as_the_protocol_says(

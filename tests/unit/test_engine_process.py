@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.vllm_fakes import vllm_modules
+from tests.vllm_fakes import stand_in_path, vllm_modules
 from trainer_client.rollouts import RolloutRequest, SamplingParams
 from trainer_client.rollouts.engine_environment import engine_environment
 from trainer_client.rollouts.engine_process import EngineProcess
@@ -23,9 +23,7 @@ SAMPLING = SamplingParams(0.7, 0.9, 5, ("\n",))
 
 
 def started(**settings: Any) -> EngineProcess:
-    root = Path(__file__).parent.parent
-    path = os.pathsep.join([str(root / "stand_ins"), str(root.parent), os.environ.get("PYTHONPATH", "")])
-    return EngineProcess({"model": "some-model", **settings}, {**os.environ, "PYTHONPATH": path})
+    return EngineProcess({"model": "some-model", **settings}, {**os.environ, "PYTHONPATH": stand_in_path()})
 
 
 @pytest.fixture(scope="module")
