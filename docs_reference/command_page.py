@@ -39,7 +39,7 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def _section(name: str, command: Any) -> str:
     rows = [_row(parameter) for parameter in command.params if not parameter.hidden]
-    arguments = " ".join(_placeholder(p) for p in command.params if p.param_type_name == "argument")
+    arguments = " ".join(_metavar(p) for p in command.params if p.param_type_name == "argument")
     takes = arguments or ("COMMAND ..." if hasattr(command, "commands") else "")
     options = table(("", "default", "environment", ""), rows) if rows else "No options of its own."
     help_text = prose(inspect.cleandoc(command.help or ""))
@@ -48,7 +48,7 @@ def _section(name: str, command: Any) -> str:
 
 def _row(parameter: Any) -> tuple[str, str, str, str]:
     if parameter.param_type_name == "argument":
-        shown = code(_placeholder(parameter))
+        shown = code(_metavar(parameter))
     else:
         shown = ", ".join(code(name) for name in (*parameter.opts, *parameter.secondary_opts))
     names = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or []
@@ -60,7 +60,7 @@ def _row(parameter: Any) -> tuple[str, str, str, str]:
     )
 
 
-def _placeholder(parameter: Any) -> str:
+def _metavar(parameter: Any) -> str:
     name = str(parameter.metavar or parameter.name.upper())
     return f"{name}..." if parameter.nargs == -1 else name
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trainer_client.rollouts.protocol import RolloutGroup, RolloutRequest, SamplingParams
+from trainer_client.rollouts.protocol import RolloutGroup, RolloutRequest, SamplingParams, in_one_session
 from trainer_client.trainer_errors import ModelError
 
 # vLLM takes a few seconds to end; it is not worth waiting for longer.
@@ -77,12 +77,7 @@ class EngineProcess:
         self, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
     ) -> list[RolloutGroup]:
         """All requests at once, each with its own n, in the order asked."""
-        groups: dict[str, RolloutGroup] = {}
-        with self.session(sampling, seed) as session:
-            session.submit(requests)
-            while news := session.finished():
-                groups.update({group.prompt_id: group for group in news})
-        return [groups[request.prompt_id] for request in requests]
+        return in_one_session(self, requests, sampling, seed)
 
     def send(self, *message: Any) -> None:
         """Tells the process something. Raises ModelError when it has ended."""

@@ -113,6 +113,18 @@ class RolloutEngine(Protocol):
         ...
 
 
+def in_one_session(
+    engine: RolloutEngine, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
+) -> list[RolloutGroup]:
+    """`generate` for engines whose requests end each in its own time: one group per request, in the order asked."""
+    groups: dict[str, RolloutGroup] = {}
+    with engine.session(sampling, seed) as session:
+        session.submit(requests)
+        while news := session.finished():
+            groups.update({group.prompt_id: group for group in news})
+    return [groups[request.prompt_id] for request in requests]
+
+
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """The text before the first stop string in it."""
     ends = [at for at in (text.find(mark) for mark in stop) if at >= 0]

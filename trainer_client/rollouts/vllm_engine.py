@@ -23,6 +23,7 @@ from trainer_client.rollouts.protocol import (
     RolloutRequest,
     SamplingParams,
     cut_at_stop,
+    in_one_session,
 )
 from trainer_client.trainer_errors import DataError, ModelError
 
@@ -147,12 +148,7 @@ class VllmEngine:
         self, requests: Sequence[RolloutRequest], sampling: SamplingParams, seed: int
     ) -> list[RolloutGroup]:
         """All requests at once, each with its own n, in the order asked."""
-        groups: dict[str, RolloutGroup] = {}
-        with self.session(sampling, seed) as session:
-            session.submit(requests)
-            while news := session.finished():
-                groups.update({group.prompt_id: group for group in news})
-        return [groups[request.prompt_id] for request in requests]
+        return in_one_session(self, requests, sampling, seed)
 
 
 class VllmSession:
