@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
-from sampler_service.access import current_principal
+from sampler_service.access import Role, current_principal
+from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.curriculum.strategy import resolve
 from sampler_service.dashboard import ReadError
@@ -24,7 +25,10 @@ Answer = TypeVar("Answer")
 
 
 class HostReader:
-    """Answers the dashboard from a host: the same messages and refusals as over gRPC."""
+    """Answers the dashboard from a host: the same messages and refusals as over gRPC.
+
+    Asks once more whether the caller may see the curriculum: the guard goes by paths, this by what is read.
+    """
 
     def __init__(self, host: ReplicaHost, is_draining: Callable[[], bool]) -> None:
         self._host = host
@@ -37,22 +41,26 @@ class HostReader:
 
     async def curriculum(self, curriculum_id: str) -> pb.Curriculum:
         """One curriculum, its strategy spelt out."""
+        _require_scope(curriculum_id)
         request = pb.GetCurriculumRequest(curriculum_id=curriculum_id)
         return (await _translated(self._host.get_curriculum(request))).curriculum
 
     async def summary(self, curriculum_id: str, bins: int) -> pb.Summary:
         """The aggregates of one curriculum."""
+        _require_scope(curriculum_id)
         request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins)
         return (await _translated(self._host.get_summary(request))).summary
 
     async def prompt_states(self, request: pb.ListPromptStatesRequest) -> pb.ListPromptStatesResponse:
         """One page of prompt states that pass the request's filter."""
+        _require_scope(request.curriculum_id)
         return await _translated(self._host.list_prompt_states(request))
 
     async def prompt_history(
         self, curriculum_id: str, prompt_id: str, most_visits: int
     ) -> pb.GetPromptHistoryResponse:
         """One prompt's visits, as far back as the log goes."""
+        _require_scope(curriculum_id)
         request = pb.GetPromptHistoryRequest(
             curriculum_id=curriculum_id, prompt_id=prompt_id, most_visits=most_visits
         )
@@ -73,6 +81,7 @@ class HostWriter:
 
     async def update_strategy(self, request: pb.UpdateCurriculumRequest) -> pb.Curriculum:
         """The same event as UpdateCurriculum's, with the same refusals."""
+        _require_scope(request.curriculum_id, Role.ADMIN)
         answer = await _translated(self._host.update_curriculum(request))
         principal = current_principal.get()
         _log.info(
@@ -91,6 +100,13 @@ class HostWriter:
     def presets(self) -> Mapping[str, pb.Strategy]:
         """Named strategies, every part spelt out."""
         return {name: strategy_to_message(resolve(name, {}), name) for name in PRESETS}
+
+
+def _require_scope(curriculum_id: str, role: Role = Role.READ) -> None:
+    try:
+        current_principal.get().require(role, "This", curriculum_id)
+    except CurriculumError as refusal:
+        raise ReadError(refusal.code, refusal.reason, refusal.message, refusal.field) from None
 
 
 async def _translated(answer: Coroutine[Any, Any, Answer]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -11,8 +12,10 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import Mount
 
-from sampler_service.access import Gate, Role
-from sampler_service.dashboard import HttpSettings, create_app
+from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.access import Gate, Role, current_principal
+from sampler_service.dashboard import HttpSettings, ReadError, create_app
+from sampler_service.host_reader import HostReader, HostWriter
 from tests.access_tokens import EXPIRED, TEAM_A, TOKENS, auth_settings, bearer
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
@@ -97,6 +100,38 @@ async def test_no_route_shows_a_curriculum_outside_the_tokens_scope(http: httpx.
             assert path == "/metrics" or answer.json()["error"]["reason"] == "CURRICULUM_OUT_OF_SCOPE"
         else:
             assert path in OF_ALL, f"{path}: say in this test what a token of one team sees of it"
+
+
+async def test_a_line_break_in_the_path_opens_nothing(http: httpx.AsyncClient):
+    """Patterns that end in `$` take one at the end for nothing: the router's do."""
+    for method, path in closed_routes():
+        for ending in ("%0A", "%0a%0a", "%0Ax", "%0D%0A", "%0D", "%00", "%0B", "%E2%80%A8"):
+            answer = await http.request(
+                method, filled(path, "math") + ending, headers=dict(bearer(TEAM_A)), json={}
+            )
+            assert answer.status_code in (400, 403, 404, 405), (method, path, ending, answer.text[:200])
+    for path in ("/metrics", "/api/v1/curricula", "/healthz", "/"):
+        assert (await http.get(f"{path}%0A")).status_code in (401, 404), path
+
+
+async def test_what_is_read_is_asked_for_again_below_the_paths():
+    """The guard goes by paths; whoever finds a way round it still reads nothing of others."""
+    mine = Gate(auth_settings()).authenticate(f"Bearer {TEAM_A}", (), "")
+    nobody_asked: Any = None
+    reader, writer = HostReader(nobody_asked, lambda: False), HostWriter(nobody_asked)
+    token = current_principal.set(mine)
+    try:
+        for call in (
+            reader.curriculum("math"),
+            reader.summary("math", 0),
+            reader.prompt_states(pb.ListPromptStatesRequest(curriculum_id="math")),
+            reader.prompt_history("math", "p", 0),
+            writer.update_strategy(pb.UpdateCurriculumRequest(curriculum_id="math")),
+        ):
+            with pytest.raises(ReadError, match="not for 'math'"):
+                await call
+    finally:
+        current_principal.reset(token)
 
 
 async def test_reading_needs_the_role_read_and_no_more(http: httpx.AsyncClient):
