@@ -98,7 +98,7 @@ def evaluate(
     table.add_column("prompts", justify="right")
     table.add_column("pass@1", justify="right")
     for cluster, (count, rate) in outcome.by_cluster.items():
-        table.add_row(cluster or "(none)", str(count), f"{rate:.1%}")
+        table.add_row(escape(cluster) or "(none)", str(count), f"{rate:.1%}")
     table.add_row("all", str(outcome.prompts), f"{outcome.accuracy:.1%}", style="bold")
     console = Console()
     console.print(table)
@@ -125,7 +125,7 @@ def export(
 
     settings = load_config(config, set_ or [])
     label = export_model(settings, output, checkpoint, adapters_only=adapters)
-    Console().print(f"{label} written to {output}", highlight=False)
+    Console().print(f"{label} written to {output}", highlight=False, markup=False)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import grpc
 import typer
@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
+from rich.text import Text
 
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.cli.connection import open_channel
@@ -26,7 +27,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 DEFAULT_TARGET = "127.0.0.1:50051"
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Terminal(Console):
+    """Shows text as it is: ids are chosen by callers, so nothing in them is markup or moves the cursor."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text, with what cannot be printed escaped."""
+        return super().render_str("".join(map(_printable, text)), **options)
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else repr(character)[1:-1]
+
+
+console = _Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager

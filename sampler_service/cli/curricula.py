@@ -141,7 +141,7 @@ def delete(
     if as_json:
         print_json(answer)
     else:
-        console.print(f"Deleted {curriculum}.", markup=False)
+        console.print(f"Deleted {curriculum}.")
 
 
 app.command("shadows")(shadows)
@@ -180,7 +180,7 @@ def _show(curriculum: pb.Curriculum, as_json: bool) -> None:
     console.print(table)
     parts = _plain(json_format.MessageToDict(curriculum.strategy, preserving_proto_field_name=True))
     parts.pop("preset", None)
-    console.print(yaml.safe_dump({"strategy": parts}, sort_keys=False).rstrip(), markup=False)
+    console.print(yaml.safe_dump({"strategy": parts}, sort_keys=False).rstrip())
 
 
 def _plain(value: Any) -> Any:

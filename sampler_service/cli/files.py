@@ -56,7 +56,7 @@ def export_curriculum(
         said = {"curriculum_id": curriculum, "revision": revision, "file": str(file), "bytes": size}
         typer.echo(json.dumps(said, ensure_ascii=False))
         return
-    console.print(f"Exported {curriculum} at {revision} to {file}, {size:,} bytes.", markup=False)
+    console.print(f"Exported {curriculum} at {revision} to {file}, {size:,} bytes.")
 
 
 def import_curriculum(
@@ -91,5 +91,4 @@ def import_curriculum(
     console.print(
         f"Imported {made.curriculum_id}: {made.prompt_count:,} prompts, {made.rollout_count:,} rollouts,"
         f" policy version {made.policy_version}.",
-        markup=False,
     )

@@ -125,7 +125,6 @@ def _print_history(past: pb.GetPromptHistoryResponse) -> None:
     console.print(
         f"\n{len(past.times_seconds)} visits with {told} of the prompt's {past.rollouts_counted} counted rollouts; "
         f"the log goes back to {begins}.",
-        markup=False,
     )
     table = Table(box=None, pad_edge=False)
     for name in ("when", "policy", "trainer", "source", "believed", "quota", "right", "rollouts", "status"):

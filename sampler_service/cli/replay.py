@@ -49,6 +49,5 @@ def replay(
     console.print(
         f"{answer.events:,} events, {answer.batches:,} batches, {answer.groups:,} groups"
         f" of which {number(100 * answer.mixed_share, 1)} % came out mixed.",
-        markup=False,
     )
     console.print(comparison_table(answer.replays))

@@ -76,7 +76,6 @@ def shadows(
     elif not summary.HasField("shadows"):
         console.print(
             f"{curriculum} has no shadow strategies. Follow one: curricula shadows {curriculum} --add PRESET",
-            markup=False,
         )
     else:
         _show(summary.shadows)
@@ -97,6 +96,5 @@ def _show(message: pb.Shadows) -> None:
     since = message.since_time.ToDatetime().isoformat(" ", "seconds")
     console.print(
         f"Since {since} UTC: {message.batches:,} batches scored, {message.compared_batches:,} compared.",
-        markup=False,
     )
     console.print(comparison_table(message.strategies))

@@ -112,7 +112,7 @@ def revoke(name: _Name, token_file: _File = _DEFAULT_FILE, as_json: JsonOption =
     if as_json:
         typer.echo(json.dumps({"revoked": name}))
     else:
-        console.print(f"Revoked {name}.", markup=False)
+        console.print(f"Revoked {name}.")
 
 
 def _known(file: Path, *, missing_is_empty: bool = False) -> tuple[Credential, ...]:

@@ -30,6 +30,7 @@ __all__ = [
     "require_id",
     "require_policy_version",
     "require_request_id",
+    "require_trainer_id",
     "slots_in_lease",
     "strategy_to_message",
     "to_strategy",
@@ -98,6 +99,12 @@ def require_request_id(value: str) -> None:
             "request_id",
         )
     _require_text(value, "request_id", _MAX_NAME_BYTES)
+
+
+def require_trainer_id(value: str) -> None:
+    """At most 256 bytes, or empty: it is kept with every lease, and shown."""
+    if value:
+        _require_text(value, "trainer_id", _MAX_NAME_BYTES)
 
 
 def require_policy_version(value: int) -> None:

@@ -17,7 +17,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.cli import app, completion
 from sampler_service.cli.completion import complete_curriculum
-from tests.rpc_calls import new_id, report
+from tests.rpc_calls import new_id, next_batch, report
 from tests.service_process import ROOT, ServiceProcess, service_process
 
 Command = Callable[..., Result]
@@ -129,6 +129,36 @@ def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProc
     unknown = cli("inspect", "seen", "nobody")
     assert unknown.exit_code == 1
     assert "PROMPT_NOT_FOUND" in unknown.stderr
+
+
+def test_ids_are_shown_as_they_are_and_leave_the_terminal_alone(cli: Command, real: ServiceProcess) -> None:
+    """Brackets are no markup, and what would move the cursor is escaped, whoever chose the ids."""
+    odd = "[/b] :smile: \x1b[2J\x07\x9b"
+    shown = "[/b] :smile: \\x1b[2J\\x07\\x9b"
+    name = "[/red] <b>"
+    with grpc.insecure_channel(real.target) as channel:
+        stub = CurriculumServiceStub(channel)
+        strategy = pb.Strategy(preset="uniform-grpo")
+        stub.CreateCurriculum(
+            pb.CreateCurriculumRequest(request_id=new_id(), curriculum_id=name, strategy=strategy)
+        )
+        chunk = pb.AddPromptsRequest(
+            curriculum_id=name, request_id=new_id(), prompt_ids=[odd], clusters=[odd]
+        )
+        stub.AddPrompts(iter([chunk]))
+        stub.NextBatch(next_batch(1, curriculum_id=name, trainer_id=odd))
+    for arguments, expected in (
+        (("curricula", "list"), name),
+        (("curricula", "get", name), name),
+        (("top", "--once"), name),
+        (("top", name, "--once"), shown),
+        (("inspect", name, odd), shown),
+        (("inspect", name, odd, "--history"), shown),
+    ):
+        result = cli(*arguments)
+        assert result.exit_code == 0, (arguments, result.output)
+        assert expected in result.output
+        assert not set("\x1b\x07\x9b") & set(result.output)
 
 
 def test_top_shows_all_curricula_or_one_and_speaks_json(cli: Command, real: ServiceProcess) -> None:

@@ -50,6 +50,14 @@ async def test_an_unknown_curriculum_is_not_found_whatever_is_asked(service: Run
         assert "'no'" in answer.message
 
 
+async def test_the_name_of_a_trainer_has_an_end(service: RunningService) -> None:
+    """It is kept with the lease and in the log: nobody fills those with it."""
+    await pool(service.stub)
+    answer = await refused(service.stub.NextBatch(next_batch(trainer_id="t" * 257)))
+    assert answer.said == (BAD, "TOO_LONG", "trainer_id")
+    await service.stub.NextBatch(next_batch(trainer_id="t" * 256))
+
+
 async def test_an_unknown_prompt_is_not_found_when_read_and_rejected_when_reported(
     service: RunningService,
 ) -> None:

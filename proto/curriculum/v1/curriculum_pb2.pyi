@@ -907,7 +907,7 @@ class NextBatchRequest(_message.Message):
     request_id: _builtins.str
     """The same id returns the same batch on any rank and replica."""
     trainer_id: _builtins.str
-    """Who asks; shown with the lease. Repeats of a request may differ in it."""
+    """Who asks, at most 256 bytes; shown with the lease. Repeats of a request may differ in it."""
     batch_size: _builtins.int
     """How many prompts. Fewer come when fewer are free."""
     rollout_budget: _builtins.int

@@ -27,6 +27,7 @@ from sampler_service.replica.requests import (
     report_seed,
     require_policy_version,
     require_request_id,
+    require_trainer_id,
     slots_in_lease,
 )
 
@@ -48,6 +49,7 @@ class BatchCalls(CurriculumCalls):
     async def _next_batch(self, request: pb.NextBatchRequest) -> pb.NextBatchResponse:
         require_request_id(request.request_id)
         require_policy_version(request.policy_version)
+        require_trainer_id(request.trainer_id)
         replica = await self.replica(request.curriculum_id, request.min_revision)
         event = log_pb2.Event(
             request_id=request.request_id,
