@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 _REMEMBERED_LEASES = 256
 # How long after a write derived data is brought up to date, unless a draw needs it before.
 _TIDY_SECONDS = 0.003
+# How long calls that leave no such pause may put off a weighing of the pool that is due.
+_REFRESH_OVERDUE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class BatchSource(FoldedLog):
         self._lease_ids: dict[str, list[str]] = {}
         self._answer_ahead: _AnswerAhead | None = None
         self._tidying: asyncio.TimerHandle | None = None
+        self._untidy_since = 0.0
+        """When the first write came that is not tidied after; the event loop's clock."""
         self._refresher: asyncio.Task[None] | None = None
 
     @property
@@ -73,9 +77,17 @@ class BatchSource(FoldedLog):
 
     def _written(self) -> None:
         # After the answers are on their way: they should not wait for it.
-        if self._tidying is not None:
+        now = asyncio.get_running_loop().time()
+        if self._tidying is None:
+            self._untidy_since = now
+        else:
             self._tidying.cancel()
-        self._tidying = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+            if now - self._untidy_since > _REFRESH_OVERDUE_SECONDS:
+                self._start_refresh_if_due()
+        self._tidy_soon()
+
+    def _tidy_soon(self) -> None:
+        self._tidying = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy_if_idle)
 
     @property
     def busy(self) -> bool:
@@ -201,20 +213,30 @@ class BatchSource(FoldedLog):
 
     # -- between calls -----------------------------------------------------------
 
+    def _tidy_if_idle(self) -> None:
+        if self.lock.locked():
+            # A call that waits for the log would wait for this, too, and most likely undo it.
+            self._tidy_soon()
+            return
+        self._tidying = None
+        self._tidy()
+
     def _tidy(self) -> None:
         """Between calls: brings derived data up to date and draws ahead, so that the next batch is at hand."""
-        self._tidying = None
-        if self.queued or self._planning:
+        if self.queued:
             return
-        due = self.planner.weights.needs_refresh and self._large()
-        if due and (self._refresher is None or self._refresher.done()):
-            self._refresher = asyncio.create_task(self._refresh())
+        self._start_refresh_if_due()
         if self.state.table.size and self.planner.weights.can_draw:
             self.planner.plan_ahead()
             plan = self.planner.planned_ahead
             if plan is not None and (self._answer_ahead is None or self._answer_ahead.plan is not plan):
                 ids = self.state.table.ids(plan.rows)
                 self._answer_ahead = _AnswerAhead(plan, ids, batch_columns(plan, ids))
+
+    def _start_refresh_if_due(self) -> None:
+        due = self.planner.weights.needs_refresh and self._large()
+        if due and (self._refresher is None or self._refresher.done()):
+            self._refresher = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
         async with self.lock:  # Not while a thread draws.

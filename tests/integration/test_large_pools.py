@@ -147,3 +147,31 @@ async def test_after_a_restart_prompts_are_found_by_id_however_they_are_asked_fo
             assert list(listed.rollouts) == [1, 0]
         assert replica.state.table.indexed
         await again.close()
+
+
+async def test_callers_who_never_pause_do_not_keep_the_pool_from_being_weighed_anew(
+    host: ReplicaHost,
+) -> None:
+    await pool(host, "cures")
+    replica = await host.replica("math")
+    await batch(host, "first")
+    policy = pb.AdvancePolicyRequest(curriculum_id="math", request_id="policy", policy_version=1)
+    before = replica.planner.weights.weighings
+    deadline = asyncio.get_running_loop().time() + 60
+
+    def waiting_for_weights() -> bool:
+        weighed = replica.planner.weights.weighings > before
+        return not weighed and asyncio.get_running_loop().time() < deadline
+
+    async def trainer(number: int) -> None:
+        step = 0
+        while waiting_for_weights():
+            step += 1
+            await report(host, await batch(host, f"{number}-{step}"), f"r{number}-{step}")
+
+    async def advance() -> None:
+        await asyncio.sleep(0.01)  # The trainers are under way.
+        await host.advance_policy(policy)
+
+    await asyncio.gather(advance(), *(trainer(number) for number in range(4)))
+    assert replica.planner.weights.weighings > before
