@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import redis
 from numpy.typing import NDArray
 
 from benchmarks.service.process import Server
 from benchmarks.service.server import FLOOR
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
+from sampler_service.log.keys import CurriculumKeys
 
 CHUNK = 8192
 _BLOCK_ROUNDS = 10
 _BLOCK_PAUSE_SECONDS = 0.02
+_SCRATCH = "benchmark"
 
 
 def add_prompts(server: Server, curriculum: str, preset: str, prompts: int, **strategy: Any) -> float:
@@ -52,6 +55,18 @@ def _timed(call: Callable[[], Any], think_seconds: float) -> tuple[float, Any]:
     started = time.perf_counter()
     answer = call()
     return time.perf_counter() - started, answer
+
+
+def _stream_of(log: redis.Redis, curriculum: str) -> bytes:
+    """The stream that holds the curriculum's events, whatever the service's key prefix."""
+    suffix = CurriculumKeys.of("", curriculum).log
+    return next(key for key in log.scan_iter(count=1000) if key.decode().endswith(suffix))
+
+
+def _last_payload(log: redis.Redis, stream: bytes) -> bytes:
+    """The event that was appended last."""
+    ((_revision, fields),) = log.xrevrange(stream, count=1)
+    return bytes(next(iter(fields.values())))
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -119,6 +134,11 @@ def measure(
 ) -> dict[str, Any]:
     """Blocks of ten rounds of next batch and report, each followed by as many calls of the floor.
 
+    The floor has two parts: an RPC that does nothing and answers as much (`*_floor`), and a raw `XADD` of the
+    bytes that the call appends to the log, by a client that does nothing else (`*_xadd`). A call that is durable
+    when it is answered cannot do without either, so ratios are given to the RPC alone (`*_ratio`) and to the sum
+    of both (`*_durable_ratio`).
+
     Before each call, those of the floor too, the client waits `think_seconds`. With 0 it asks again at once,
     which no trainer does, and the service has no time to draw ahead; what it drew in the pause between
     blocks is not counted. The policy advances before every block, and the service then weighs the whole pool
@@ -129,12 +149,19 @@ def measure(
     rng = np.random.default_rng(seed)
     first_version = 1 + 100_000 * seed  # Later measurements of one curriculum go on with a newer policy.
     channel, stub = server.stub()
-    times: dict[str, list[float]] = {name: [] for name in ("next", "next_floor", "report", "report_floor")}
+    times: dict[str, list[float]] = {
+        f"{call}{part}": [] for call in ("next", "report") for part in ("", "_floor", "_xadd")
+    }
     rates = rng.beta(0.3, 0.6, 1_000_003)
+    log = redis.Redis.from_url(server.redis_url)
+    stream = _stream_of(log, curriculum)
     floors: dict[str, Callable[[], Any]] = {
         "next_floor": lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)),
         "report_floor": lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)),
+        "next_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["next"]}),
+        "report_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["report"]}),
     }
+    payloads: dict[str, bytes] = {}
     for block in range(rounds // _BLOCK_ROUNDS + 2):
         counted = block >= 2
         stub.AdvancePolicy(
@@ -153,11 +180,15 @@ def measure(
                 policy_version=first_version + block,
             )
             next_seconds, answer = _timed(lambda request=request: stub.NextBatch(request), think_seconds)
+            if not counted:
+                payloads["next"] = _last_payload(log, stream)
             report = _report(curriculum, f"r{name}", answer.batch, answer.batch.quotas, rates, rng)
             report.policy_version = first_version + block
             report_seconds, answered = _timed(
                 lambda report=report: stub.ReportRollouts(report), think_seconds
             )
+            if not counted:
+                payloads["report"] = _last_payload(log, stream)
             _finish(stub, report, answered.directives, rates, rng)
             if counted and (think_seconds or number):
                 times["next"].append(next_seconds)
@@ -170,9 +201,15 @@ def measure(
                     times[floor].append(seconds)
         time.sleep(_BLOCK_PAUSE_SECONDS)
     channel.close()
+    log.delete(_SCRATCH)
+    log.close()
     result: dict[str, Any] = {name: percentiles(values) for name, values in times.items()}
     for name in ("next", "report"):
-        floor = result[f"{name}_floor"]["p50_ms"]
-        result[f"{name}_p50_ratio"] = round(result[name]["p50_ms"] / floor, 2)
-        result[f"{name}_p99_ratio"] = round(result[name]["p99_ms"] / floor, 2)
+        rpc = result[f"{name}_floor"]["p50_ms"]
+        durable = rpc + result[f"{name}_xadd"]["p50_ms"]
+        result[f"{name}_event_bytes"] = len(payloads[name])
+        for percentile in ("p50", "p99"):
+            taken = result[name][f"{percentile}_ms"]
+            result[f"{name}_{percentile}_ratio"] = round(taken / rpc, 2)
+            result[f"{name}_{percentile}_durable_ratio"] = round(taken / durable, 2)
     return result

@@ -118,7 +118,7 @@ def stream(
     rng = np.random.default_rng(0)
     requests = []
     for number in range(messages):
-        first = number * prompts % 100_000
+        first = number * prompts % (100_000 - prompts)
         requests.append(
             pb.ReportRolloutsRequest(
                 curriculum_id=curriculum,
