@@ -80,9 +80,11 @@ class HostWriter:
         self._host = host
 
     async def update_strategy(self, request: pb.UpdateCurriculumRequest) -> pb.Curriculum:
-        """The same event as UpdateCurriculum's, with the same refusals."""
+        """The same event as UpdateCurriculum's, with the same refusals; none if it is only to be checked."""
         _require_scope(request.curriculum_id, Role.ADMIN)
         answer = await _translated(self._host.update_curriculum(request))
+        if request.validate_only:
+            return answer.curriculum
         principal = current_principal.get()
         _log.info(
             "strategy changed",

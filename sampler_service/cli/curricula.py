@@ -41,6 +41,12 @@ _Preset = Annotated[
 _Strategy = Annotated[
     str, typer.Option(help="YAML or JSON file with parts of the strategy, or JSON: '{\"exploration\": 0.2}'.")
 ]
+_ValidateOnly = Annotated[
+    bool,
+    typer.Option(
+        "--validate-only", help="Say whether it could be done and what it would be; change nothing."
+    ),
+]
 _Etag = Annotated[str, typer.Option(help="Refuse if the strategy has changed since it had this etag.")]
 
 
@@ -86,17 +92,24 @@ def create(
     curriculum: _NewId,
     preset: _Preset = "",
     strategy: _Strategy = "",
+    validate_only: _ValidateOnly = False,
     target: TargetOption = DEFAULT_TARGET,
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
 ) -> None:
     """Create an empty curriculum."""
     request = pb.CreateCurriculumRequest(
-        request_id=uuid.uuid4().hex, curriculum_id=curriculum, strategy=read_strategy(preset, strategy)
+        request_id=_request_id(validate_only),
+        curriculum_id=curriculum,
+        strategy=read_strategy(preset, strategy),
+        validate_only=validate_only,
     )
     with service(target) as stub:
         answer = stub.CreateCurriculum(request, timeout=timeout)
-    _show(answer.curriculum, as_json)
+    if validate_only:
+        _show_valid(answer.curriculum, f"{curriculum} could be created", as_json)
+    else:
+        _show(answer.curriculum, as_json)
 
 
 @app.command("update")
@@ -105,6 +118,7 @@ def update(
     preset: _Preset = "",
     strategy: _Strategy = "",
     etag: _Etag = "",
+    validate_only: _ValidateOnly = False,
     target: TargetOption = DEFAULT_TARGET,
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
@@ -113,14 +127,18 @@ def update(
     if not (preset or strategy):
         raise typer.BadParameter("say --preset, --strategy, or both", param_hint="--strategy")
     request = pb.UpdateCurriculumRequest(
-        request_id=uuid.uuid4().hex,
+        request_id=_request_id(validate_only),
         curriculum_id=curriculum,
         strategy=read_strategy(preset, strategy),
         etag=etag,
+        validate_only=validate_only,
     )
     with service(target) as stub:
         answer = stub.UpdateCurriculum(request, timeout=timeout)
-    _show(answer.curriculum, as_json)
+    if validate_only:
+        _show_valid(answer.curriculum, f"{curriculum} could have this strategy", as_json)
+    else:
+        _show(answer.curriculum, as_json)
 
 
 @app.command("delete")
@@ -178,6 +196,24 @@ def _show(curriculum: pb.Curriculum, as_json: bool) -> None:
     for name, value in rows.items():
         table.add_row(name, str(value))
     console.print(table)
+    _show_strategy(curriculum)
+
+
+def _request_id(validate_only: bool) -> str:
+    """None for what only checks: a service that does not know how refuses it then."""
+    return "" if validate_only else uuid.uuid4().hex
+
+
+def _show_valid(curriculum: pb.Curriculum, said: str, as_json: bool) -> None:
+    if as_json:
+        print_json(curriculum)
+        return
+    console.print(f"Valid: {said}. Nothing was changed.", markup=False)
+    console.print(f"preset  {curriculum.strategy.preset}\netag    {curriculum.etag}", markup=False)
+    _show_strategy(curriculum)
+
+
+def _show_strategy(curriculum: pb.Curriculum) -> None:
     parts = _plain(json_format.MessageToDict(curriculum.strategy, preserving_proto_field_name=True))
     parts.pop("preset", None)
     console.print(yaml.safe_dump({"strategy": parts}, sort_keys=False).rstrip())

@@ -59,7 +59,7 @@ class StrategyWriter(Protocol):
     """The one thing that the dashboard changes. The guard has seen to it that the caller may."""
 
     async def update_strategy(self, request: pb.UpdateCurriculumRequest) -> pb.Curriculum:
-        """Puts a strategy in force; the curriculum as it then is. May raise `ReadError`."""
+        """Puts a strategy in force; the curriculum as it then is, or would be. May raise `ReadError`."""
         ...
 
     def presets(self) -> Mapping[str, pb.Strategy]:

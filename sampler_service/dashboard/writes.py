@@ -27,6 +27,8 @@ class _NewStrategy(BaseModel):
     """Of the strategy that the change is based on: if another is in force, nothing is changed."""
     request_id: str = Field(default_factory=lambda: uuid.uuid4().hex, min_length=1, max_length=256)
     """The same id again is answered with the first outcome."""
+    validate_only: bool = False
+    """Nothing is changed: the answer is the curriculum as it would be, or what is wrong."""
 
 
 def create_writes(writer: StrategyWriter) -> APIRouter:
@@ -41,7 +43,7 @@ def create_writes(writer: StrategyWriter) -> APIRouter:
 
     @router.put("/curricula/{curriculum_id}/strategy", responses=answers(pb.Curriculum))
     async def put_strategy(curriculum_id: str, given: _NewStrategy) -> Response:
-        """Puts a strategy in force. What has been learnt about the prompts stays."""
+        """Puts a strategy in force. With `validate_only` nothing changes: the curriculum as it would be."""
         strategy = pb.Strategy()
         try:
             json_format.ParseDict(given.strategy, strategy)
@@ -49,7 +51,11 @@ def create_writes(writer: StrategyWriter) -> APIRouter:
             message = f"The strategy is not one: {' '.join(str(error).split())}"
             raise ReadError(INVALID_ARGUMENT, "INVALID_STRATEGY", message, "strategy") from None
         request = pb.UpdateCurriculumRequest(
-            request_id=given.request_id, curriculum_id=curriculum_id, strategy=strategy, etag=given.etag
+            request_id="" if given.validate_only else given.request_id,
+            curriculum_id=curriculum_id,
+            strategy=strategy,
+            etag=given.etag,
+            validate_only=given.validate_only,
         )
         return _json(encode_message(await writer.update_strategy(request)))
 

@@ -27,13 +27,13 @@ def timestamp(millis: int) -> Timestamp:
 
 
 def curriculum_message(state: CurriculumState) -> pb.Curriculum:
-    """Settings and counters."""
+    """Settings and counters. One that is not in a log has no time of its creation."""
     return pb.Curriculum(
         curriculum_id=state.curriculum_id,
         strategy=strategy_to_message(state.strategy, state.preset),
         etag=state.etag,
         revision=state.revision,
-        create_time=timestamp(state.created_millis),
+        create_time=timestamp(state.created_millis) if state.created_millis else None,
         prompt_count=state.table.size,
         policy_version=state.policy_version,
         iteration=state.iteration,

@@ -377,6 +377,10 @@ class SimulatedReader:
                 f"strategy.exploration = {request.strategy.exploration:g} must be at most 1.",
                 "strategy.exploration",
             )
+        if request.validate_only:
+            would_be = curriculum.curriculum()
+            would_be.strategy.MergeFrom(request.strategy)
+            return would_be
         curriculum.etag += "+"
         curriculum.changed.CopyFrom(request.strategy)
         return curriculum.curriculum()

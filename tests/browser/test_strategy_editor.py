@@ -26,10 +26,10 @@ async def editing(open_page, path=PAGE):
     return page
 
 
-async def change(page, **values):
+async def change(page, then="Put in force", **values):
     text = json.loads(await page.input_value("#strategy-text"))
     await page.fill("#strategy-text", json.dumps({**text, **values}, indent=2))
-    await page.get_by_role("button", name="Put in force").click()
+    await page.get_by_role("button", name=then).click()
 
 
 async def test_a_preset_is_taken_changed_and_put_in_force(open_page, reader, watch):
@@ -40,7 +40,7 @@ async def test_a_preset_is_taken_changed_and_put_in_force(open_page, reader, wat
     assert json.loads(await page.input_value("#strategy-text"))["preset"] == "dapo"
     await change(page, exploration=0.3)
     await expect(page.locator("#strategy .scalars")).to_contain_text("30.0 %")
-    await expect(page.locator("#strategy [role=status]")).to_contain_text("Put in force: dapo")
+    await expect(page.locator("#strategy-status")).to_contain_text("Put in force: dapo")
     await expect(page.locator("form.editor")).to_be_hidden()
     changed = reader.curricula["math-frontier"].changed
     assert (changed.preset, changed.exploration) == ("dapo", 0.3)
@@ -65,6 +65,56 @@ async def test_what_the_service_refuses_is_marked_at_its_field(open_page, reader
     assert reader.curricula["math-frontier"].etag == "e1"
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.locator("form.editor")).to_be_hidden()
+
+
+async def test_a_strategy_is_checked_shown_as_it_would_be_and_not_put_in_force(
+    open_page, reader, keep, watch
+):
+    page = await editing(open_page)
+    await change(page, then="Check", exploration=0.3, stopping={"one_shot": {}})
+    await expect(page.locator("form.editor [role=status]")).to_contain_text("Nothing has been changed")
+    rows = [
+        await row.locator("th, td").all_inner_texts() for row in await page.locator(".checked tbody tr").all()
+    ]
+    assert ["exploration", "0.1", "0.3"] in rows
+    assert ["stopping.one_shot", "–", "no parameters"] in rows
+    assert not any(row[0].startswith("quota") for row in rows), "what stays the same is not listed"
+    await page.get_by_text("Every part of it spelt out").click()
+    await expect(page.locator(".checked .scalars")).to_contain_text("30.0 %")
+    await expect(page.locator(".checked [data-part=stopping]")).to_contain_text("one_shot")
+    await keep(page, "strategy-checked")
+    curriculum = reader.curricula["math-frontier"]
+    assert (curriculum.etag, curriculum.changed.exploration) == ("e1", 0)
+    await page.locator("#strategy-text").press("End")
+    await page.locator("#strategy-text").press("Space")
+    await expect(page.locator(".checked")).to_be_empty()
+    assert watch.complaints == []
+
+
+async def test_a_check_says_what_is_wrong_and_that_what_is_in_force_is_so(open_page):
+    page = await editing(open_page)
+    await page.get_by_role("button", name="Check").click()
+    await expect(page.locator("form.editor [role=status]")).to_contain_text("It is the strategy in force")
+    await change(page, then="Check", exploration=7)
+    await expect(page.locator("#strategy-complaint")).to_contain_text("must be at most 1")
+    await expect(page.locator("form.editor [role=status]")).to_be_empty()
+
+
+async def test_a_change_that_was_sent_and_not_answered_is_sent_again_as_the_same(open_page, reader):
+    page = await editing(open_page)
+    sent = []
+    await page.route(
+        "**/strategy", lambda route: (sent.append(route.request.post_data_json), route.abort())[1]
+    )
+    for times in (1, 2):
+        await change(page, exploration=0.3)
+        await expect(page.locator("#strategy-complaint")).to_have_text("The service does not answer.")
+        await expect(page.get_by_role("button", name="Put in force")).to_be_enabled()
+        assert len(sent) == times
+    await change(page, exploration=0.4)
+    await expect(page.get_by_role("button", name="Put in force")).to_be_enabled()
+    ids = [body["request_id"] for body in sent]
+    assert ids[0] == ids[1] != ids[2]
 
 
 async def test_a_strategy_that_somebody_else_changed_meanwhile_is_not_overwritten(open_page, reader):

@@ -100,6 +100,25 @@ def test_the_life_of_a_curriculum(cli: Command, tmp_path: Path) -> None:
     assert "CURRICULUM_NOT_FOUND" in gone.stderr
 
 
+def test_a_strategy_is_checked_without_being_set(cli: Command) -> None:
+    would_be = cli("curricula", "create", "checked", "--preset", "dapo", "--validate-only")
+    assert would_be.exit_code == 0, would_be.stderr
+    assert would_be.output.startswith("Valid: checked could be created. Nothing was changed.\n")
+    assert "zero_variance" in would_be.output, "the strategy is spelt out"
+    assert cli("curricula", "get", "checked").exit_code == 1
+    made = json.loads(cli("curricula", "create", "checked", "--preset", "cures", "--json").output)
+    other = ("curricula", "update", "checked", "--preset", "dapo", "--validate-only")
+    assert "Valid: checked could have this strategy." in cli(*other).output
+    spelt = json.loads(cli(*other, "--json").output)
+    assert (spelt["strategy"]["preset"], spelt["revision"]) == ("dapo", made["revision"])
+    assert json.loads(cli("curricula", "get", "checked", "--json").output) == made
+    wrong = cli("curricula", "update", "checked", "--strategy", '{"exploration": 7}', "--validate-only")
+    assert (wrong.exit_code, wrong.output) == (1, wrong.stderr)
+    assert wrong.stderr.startswith("error: INVALID_ARGUMENT INVALID_PARAMETER in strategy.exploration: ")
+    taken = cli("curricula", "create", "checked", "--validate-only")
+    assert "ALREADY_EXISTS CURRICULUM_EXISTS" in taken.stderr
+
+
 def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProcess) -> None:
     with grpc.insecure_channel(real.target) as channel:
         stub = CurriculumServiceStub(channel)

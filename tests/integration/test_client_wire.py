@@ -60,6 +60,15 @@ def test_every_rpc_of_the_service_goes_over_the_wire(fake, client, tmp_path):
     assert set(fake.service.calls) == {method.name for method in service.methods}
 
 
+def test_what_is_only_checked_is_sent_without_a_request_id(fake, client):
+    # So that a service too old to know validate_only refuses it.
+    client.create_curriculum("c", validate_only=True, request_id="mine")
+    client.update_curriculum("c", "frontier", validate_only=True)
+    for rpc in ("CreateCurriculum", "UpdateCurriculum"):
+        (request,) = fake.service.requests[rpc]
+        assert (request.validate_only, request.request_id) == (True, "")
+
+
 def test_a_batch_comes_back_as_numpy_columns(client):
     batch = client.next_batch("c", batch_size=2, policy_version=5)
     assert batch.prompt_ids == ["a", "b"]

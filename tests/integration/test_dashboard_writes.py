@@ -60,6 +60,27 @@ async def test_an_administrator_changes_the_strategy_and_the_log_says_who(
     assert (await in_force(service)).etag == after.etag
 
 
+async def test_a_strategy_that_is_only_checked_is_answered_as_it_would_be_and_not_logged(
+    service: RunningService, http: httpx.AsyncClient
+) -> None:
+    await pool(service.stub, 4, preset="frontier")
+    before = await in_force(service)
+    body = {"strategy": {"preset": "dapo"}, "etag": before.etag, "validate_only": True}
+    with capture_logs() as lines:
+        answer = await http.put(STRATEGY, json=body, headers=ADMIN)
+    assert (answer.status_code, answer.json()["strategy"]["preset"]) == (200, "dapo")
+    assert answer.json()["revision"] == before.revision
+    assert await in_force(service) == before
+    assert not [line for line in lines if line["event"] == "strategy changed"]
+    body["strategy"] = {"predictor": {"attention": {}}}
+    error = (await http.put(STRATEGY, json=body, headers=ADMIN)).json()["error"]
+    assert (error["reason"], error["field"]) == ("MISSING_COLUMNS", "strategy.estimator.shared_evidence")
+    stale = {**body, "etag": "old", "strategy": {"preset": "dapo"}}
+    assert (await http.put(STRATEGY, json=stale, headers=ADMIN)).json()["error"]["reason"] == "ETAG_MISMATCH"
+    too_low = await http.put(STRATEGY, json=body, headers=dict(bearer(TOKENS[Role.TRAIN])))
+    assert (too_low.status_code, too_low.json()["error"]["reason"]) == (403, "ROLE_TOO_LOW")
+
+
 async def test_a_change_that_is_based_on_another_strategy_changes_nothing(
     service: RunningService, http: httpx.AsyncClient
 ) -> None:

@@ -83,6 +83,21 @@ def test_refusals_arrive_as_the_sdks_errors(real: ServiceProcess) -> None:
             assert stale.value.reason == "ETAG_MISMATCH"
 
 
+def test_a_strategy_is_checked_without_being_set(real: ServiceProcess) -> None:
+    with CurriculumClient(real.target) as client:
+        assert client.create_curriculum("checked", "dapo", validate_only=True).strategy.preset == "dapo"
+        with pytest.raises(NotFoundError):
+            client.get_curriculum("checked")
+        made = client.create_curriculum("checked", "cures")
+        assert client.create_curriculum("checked", "dapo", exist_ok=True, validate_only=True) == made
+        would_be = client.update_curriculum("checked", {"exploration": 0.5}, validate_only=True)
+        assert (would_be.strategy.exploration, would_be.revision) == (0.5, made.revision)
+        with pytest.raises(InvalidArgumentError) as wrong:
+            client.update_curriculum("checked", {"exploration": 5}, validate_only=True)
+        assert wrong.value.reason == "INVALID_PARAMETER"
+        assert client.get_curriculum("checked") == made
+
+
 def test_streamed_reports_count_once_each(real: ServiceProcess) -> None:
     with CurriculumClient(real.target) as client:
         client.create_curriculum("streamed", "uniform-grpo")

@@ -16,7 +16,7 @@ from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
 from trainer_client.client._prompts import PromptColumns, PromptUpload
-from trainer_client.client._request_ids import new_request_id
+from trainer_client.client._request_ids import mutation_request_id, new_request_id
 from trainer_client.client._requests import prompt_states_request
 from trainer_client.client._retry import Deadline
 from trainer_client.client._strategy import StrategyLike, strategy_message
@@ -42,18 +42,21 @@ class AsyncCurriculumCalls:
         strategy: StrategyLike = None,
         *,
         exist_ok: bool = False,
+        validate_only: bool = False,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> pb.Curriculum:
         """Creates an empty curriculum.
 
         With `exist_ok` an existing one is returned as it is, its strategy unchanged;
-        without, `AlreadyExistsError`.
+        without, `AlreadyExistsError`. With `validate_only` nothing is created: what it would be is
+        returned, or what is wrong with it raised.
         """
         request = pb.CreateCurriculumRequest(
-            request_id=request_id or new_request_id(),
+            request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
+            validate_only=validate_only,
         )
         try:
             return (
@@ -100,15 +103,21 @@ class AsyncCurriculumCalls:
         strategy: StrategyLike,
         *,
         etag: str = "",
+        validate_only: bool = False,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> pb.Curriculum:
-        """Replaces the strategy; with `etag`, only if nobody else has (`AbortedError`)."""
+        """Replaces the strategy; with `etag`, only if nobody else has (`AbortedError`).
+
+        With `validate_only` nothing is changed: the curriculum as it would be is returned, or what
+        is wrong with the strategy raised.
+        """
         request = pb.UpdateCurriculumRequest(
-            request_id=request_id or new_request_id(),
+            request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
             etag=etag,
+            validate_only=validate_only,
         )
         return (
             await self._connection.call(

@@ -20,6 +20,11 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
+def mutation_request_id(given: str | None, validate_only: bool) -> str:
+    """The given id, or a fresh one; none for what only checks, so that a service that cannot refuses it."""
+    return "" if validate_only else given or new_request_id()
+
+
 def batch_request_id(curriculum_id: str, run_id: str | None, step: int | None) -> str:
     """The id of a step's batch: the same on every rank of a run, random when no step is named."""
     if run_id is None and step is None:

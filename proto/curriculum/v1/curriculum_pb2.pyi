@@ -399,12 +399,19 @@ class CreateCurriculumRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
     nothing.
     """
     curriculum_id: _builtins.str
     """Its name: 1 to 256 printable bytes, no braces, no space at either end."""
+    validate_only: _builtins.bool
+    """Only checks: refuses what creating it would refuse, and else answers the curriculum
+    as it would be, every part of the strategy spelt out. Nothing is created or
+    remembered. Leave `request_id` empty: a release that does not know this field
+    then refuses the request instead of carrying it out.
+    """
     @_builtins.property
     def strategy(self) -> Global___Strategy:
         """Absent: the service's default."""
@@ -415,10 +422,11 @@ class CreateCurriculumRequest(_message.Message):
         request_id: _builtins.str = ...,
         curriculum_id: _builtins.str = ...,
         strategy: Global___Strategy | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "request_id", b"request_id", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "request_id", b"request_id", "strategy", b"strategy", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,6 +588,7 @@ class UpdateCurriculumRequest(_message.Message):
     CURRICULUM_ID_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, at most 256 bytes: a repeat returns the first outcome and changes
     nothing.
@@ -588,6 +597,11 @@ class UpdateCurriculumRequest(_message.Message):
     """Which curriculum."""
     etag: _builtins.str
     """When given, the update is ABORTED if the strategy has changed since."""
+    validate_only: _builtins.bool
+    """Only checks: refuses what the update would refuse, and else answers the curriculum
+    as it would be, strategy and etag the new ones, revision and counters the present
+    ones. Nothing is changed or remembered. Leave `request_id` empty, as when creating.
+    """
     @_builtins.property
     def strategy(self) -> Global___Strategy:
         """Replaces the one in force as a whole: what it leaves out is as its preset has it."""
@@ -599,10 +613,11 @@ class UpdateCurriculumRequest(_message.Message):
         curriculum_id: _builtins.str = ...,
         strategy: Global___Strategy | None = ...,
         etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "etag", b"etag", "request_id", b"request_id", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["curriculum_id", b"curriculum_id", "etag", b"etag", "request_id", b"request_id", "strategy", b"strategy", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,18 +21,26 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.curriculum.fold_version import FOLD_VERSION
+from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogExistsError, Outline, SnapshotError
 from sampler_service.replica.allocator import give_back_memory
 from sampler_service.replica.answers import curriculum_message
 from sampler_service.replica.calls.base import CurriculumCalls
 from sampler_service.replica.outlining import outline
 from sampler_service.replica.portability import ReceivedExport, export_chunks
-from sampler_service.replica.requests import fingerprint, require_id, require_request_id, to_strategy
+from sampler_service.replica.requests import (
+    fingerprint,
+    require_id,
+    require_request_id,
+    strategy_to_message,
+    to_strategy,
+)
 
 __all__ = ["AdministrationCalls"]
 
 _log = structlog.get_logger(__name__)
 
+_DEFAULT_PRESET: Final = "frontier"
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 16
@@ -45,10 +53,15 @@ class AdministrationCalls(CurriculumCalls):
 
     async def create_curriculum(self, request: pb.CreateCurriculumRequest) -> pb.CreateCurriculumResponse:
         """CreateCurriculum."""
-        require_request_id(request.request_id)
+        _require_request_id(request)
         require_id(request.curriculum_id, "curriculum_id")
         strategy = to_strategy(request.strategy)
-        preset = request.strategy.preset or "frontier"
+        preset = request.strategy.preset or _DEFAULT_PRESET
+        if request.validate_only:
+            if await self._client.log(request.curriculum_id).exists():
+                raise _exists(request.curriculum_id)
+            would_be = CurriculumState(request.curriculum_id, strategy, preset)
+            return pb.CreateCurriculumResponse(curriculum=curriculum_message(would_be))
         event = log_pb2.Event(
             request_id=request.request_id,
             fingerprint=fingerprint(request),
@@ -73,11 +86,7 @@ class AdministrationCalls(CurriculumCalls):
         """A curriculum that is to be made exists: fine if this very request made it."""
         replica = await self._reading(curriculum_id)
         if replica.machine.recall(event) is None:
-            raise AlreadyExists(
-                "CURRICULUM_EXISTS",
-                f"curriculum_id = {curriculum_id!r} exists. Use it, delete it first, or choose another id.",
-                "curriculum_id",
-            )
+            raise _exists(curriculum_id)
 
     async def import_curriculum(
         self, requests: AsyncIterator[pb.ImportCurriculumRequest]
@@ -173,19 +182,28 @@ class AdministrationCalls(CurriculumCalls):
 
     async def update_curriculum(self, request: pb.UpdateCurriculumRequest) -> pb.UpdateCurriculumResponse:
         """UpdateCurriculum."""
-        require_request_id(request.request_id)
+        _require_request_id(request)
         strategy = to_strategy(request.strategy)
+        preset = request.strategy.preset or _DEFAULT_PRESET
         event = log_pb2.Event(
             request_id=request.request_id,
             fingerprint=fingerprint(request),
             strategy_updated=log_pb2.StrategyUpdated(
                 strategy_json=strategy.to_json(),
-                preset=request.strategy.preset or "frontier",
+                preset=preset,
                 etag=request.etag,
                 fold_version=FOLD_VERSION,
             ),
         )
         replica = await self._reading(request.curriculum_id)
+        if request.validate_only:
+            check_pool(strategy, replica.state)
+            replica.machine.check(event)
+            would_be = curriculum_message(replica.state)
+            would_be.strategy.CopyFrom(strategy_to_message(strategy, preset))
+            would_be.etag = strategy.etag
+            would_be.stale = replica.stale
+            return pb.UpdateCurriculumResponse(curriculum=would_be)
         if replica.machine.recall(event) is None:
             # Not in the fold: a log must fold as it did when its strategies were set.
             check_pool(strategy, replica.state)
@@ -209,3 +227,17 @@ class AdministrationCalls(CurriculumCalls):
         await self._client.log(request.curriculum_id).delete()
         self._curricula.drop(replica)
         return pb.DeleteCurriculumResponse(revision=revision)
+
+
+def _require_request_id(request: pb.CreateCurriculumRequest | pb.UpdateCurriculumRequest) -> None:
+    """What only checks is not remembered, and needs no id."""
+    if request.request_id or not request.validate_only:
+        require_request_id(request.request_id)
+
+
+def _exists(curriculum_id: str) -> AlreadyExists:
+    return AlreadyExists(
+        "CURRICULUM_EXISTS",
+        f"curriculum_id = {curriculum_id!r} exists. Use it, delete it first, or choose another id.",
+        "curriculum_id",
+    )

@@ -1,8 +1,9 @@
 // Another strategy: from a preset or by hand, checked by the service, which says at which field it is wrong.
 
 import { ApiError, getJson, getPresets, paths, putStrategy } from "../api.js";
-import { fill, h, setText } from "../dom.js";
+import { fill, h, setText, table } from "../dom.js";
 import { placeOf } from "./json-place.js";
+import { differences, spellOut } from "./strategy-parts.js";
 
 // The strategy as one would write it: what is not set is left out.
 export function asText(strategy) {
@@ -12,26 +13,31 @@ export function asText(strategy) {
 
 export function strategyEditor(id, { onSaved }) {
   const preset = h("select", { id: "strategy-preset", onchange: () => takePreset() });
-  const text = h("textarea", { id: "strategy-text", rows: "18", spellcheck: "false", autocomplete: "off", "aria-describedby": "strategy-complaint" });
+  const text = h("textarea", { id: "strategy-text", rows: "18", spellcheck: "false", autocomplete: "off", "aria-describedby": "strategy-complaint", oninput: () => forgetCheck() });
   const complaint = h("p", { class: "complaint", id: "strategy-complaint", role: "alert" });
   const again = h("button", { type: "button", hidden: true, onclick: () => reload() }, "Take what is in force now");
+  const verdict = h("p", { class: "note", role: "status" });
+  const checked = h("div", { class: "checked" });
+  const check = h("button", { type: "button", onclick: () => send(onCheck) }, "Check");
   const save = h("button", { type: "submit", class: "primary" }, "Put in force");
-  const status = h("p", { class: "note", role: "status" });
+  const status = h("p", { class: "note", id: "strategy-status", role: "status" });
   const form = h(
     "form",
-    { class: "editor", hidden: true, "aria-label": "Change the strategy", onsubmit: onSubmit },
+    { class: "editor", hidden: true, "aria-label": "Change the strategy", onsubmit: (event) => (event.preventDefault(), send(onSave)) },
     h("p", { class: "quiet-text" }, "What has been learnt about the prompts stays. Batches that are out keep their quotas; the next one is drawn by the new strategy."),
     h("label", { for: "strategy-preset" }, "Begin from a preset"),
     preset,
     h("label", { for: "strategy-text" }, "Strategy, as JSON: a preset and what differs from it, or every part"),
     text,
     complaint,
-    h("div", { class: "pager" }, save, h("button", { type: "button", onclick: () => close() }, "Cancel"), again),
+    h("div", { class: "pager" }, save, check, h("button", { type: "button", onclick: () => close() }, "Cancel"), again),
+    verdict,
+    checked,
   );
   let current = null; // What is in force, as last read.
   let basis = null; // What the text was made from: its etag goes along with the change.
   let presets = {};
-  let requestId = "";
+  let sent = {}; // The change that was sent last and not answered yet, and its id.
 
   function begin(curriculum) {
     basis = curriculum;
@@ -40,7 +46,13 @@ export function strategyEditor(id, { onSaved }) {
     complain("");
   }
 
+  function forgetCheck() {
+    setText(verdict, "");
+    fill(checked);
+  }
+
   function complain(message, field = "") {
+    forgetCheck();
     setText(complaint, message);
     text.setAttribute("aria-invalid", String(message !== ""));
     again.hidden = true;
@@ -87,8 +99,8 @@ export function strategyEditor(id, { onSaved }) {
     }
   }
 
-  async function onSubmit(event) {
-    event.preventDefault();
+  // What the text says goes to the service, which checks it in either case.
+  async function send(onParsed) {
     let strategy;
     try {
       strategy = JSON.parse(text.value);
@@ -96,23 +108,41 @@ export function strategyEditor(id, { onSaved }) {
       complain(`This is not JSON: ${error.message}`);
       return;
     }
-    save.disabled = true;
-    // One id per text: a repeat after a lost answer is the same change.
-    requestId = requestId && text.dataset.sent === text.value ? requestId : newId();
-    text.dataset.sent = text.value;
+    save.disabled = check.disabled = true;
     try {
-      const curriculum = await putStrategy(id, { strategy, etag: basis.etag, request_id: requestId });
-      close();
-      setText(status, `Put in force: ${curriculum.strategy.preset || "a strategy of its own"}, at revision ${curriculum.revision}.`);
-      onSaved(curriculum);
+      await onParsed(strategy);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      requestId = "";
       complain(error.message, error.field);
       again.hidden = error.reason !== "ETAG_MISMATCH";
     } finally {
-      save.disabled = false;
+      save.disabled = check.disabled = false;
     }
+  }
+
+  async function onSave(strategy) {
+    // One id per text and basis: a repeat after a lost answer is the same change.
+    const asSent = `${basis.etag} ${text.value}`;
+    if (sent.what !== asSent) sent = { what: asSent, requestId: newId() };
+    const curriculum = await putStrategy(id, { strategy, etag: basis.etag, request_id: sent.requestId });
+    sent = {};
+    close();
+    setText(status, `Put in force: ${curriculum.strategy.preset || "a strategy of its own"}, at revision ${curriculum.revision}.`);
+    onSaved(curriculum);
+  }
+
+  async function onCheck(strategy) {
+    const asSent = text.value;
+    const wouldBe = (await putStrategy(id, { strategy, etag: basis.etag, validate_only: true })).strategy;
+    if (text.value !== asSent) return; // Written on meanwhile: the answer is about something else.
+    complain("");
+    const changes = differences(basis.strategy, wouldBe);
+    setText(verdict, `Valid: it can be put in force. Nothing has been changed.${changes.length === 0 ? " It is the strategy in force." : ""}`);
+    fill(
+      checked,
+      changes.length > 0 && h("div", { class: "scroll" }, table("What would change", ["parameter", "in force", "would be"], changes.map(([path, ...values]) => [path, ...values.map(said)]))),
+      h("details", {}, h("summary", {}, "Every part of it spelt out"), spellOut(wouldBe)),
+    );
   }
 
   return {
@@ -123,6 +153,8 @@ export function strategyEditor(id, { onSaved }) {
     },
   };
 }
+
+const said = (value) => (value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value) === "{}" ? "no parameters" : JSON.stringify(value));
 
 // randomUUID is for secure contexts alone, which a service on a plain address is not.
 function newId() {
