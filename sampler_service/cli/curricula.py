@@ -208,8 +208,8 @@ def _show_valid(curriculum: pb.Curriculum, said: str, as_json: bool) -> None:
     if as_json:
         print_json(curriculum)
         return
-    console.print(f"Valid: {said}. Nothing was changed.", markup=False)
-    console.print(f"preset  {curriculum.strategy.preset}\netag    {curriculum.etag}", markup=False)
+    console.print(f"Valid: {said}. Nothing was changed.")
+    console.print(f"preset  {curriculum.strategy.preset}\netag    {curriculum.etag}")
     _show_strategy(curriculum)
 
 
