@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
+from sampler_service.curriculum.shared_evidence.linear_model import coefficients
 from sampler_service.curriculum.shared_evidence.logit_filter import LogitBelief, merge_groups, observe_groups
 from sampler_service.curriculum.shared_evidence.prompt_features import fit_directions, prompt_features
 from sampler_service.curriculum.table import PromptTable
@@ -45,7 +46,7 @@ class Drifting(SharedEvidence):
     ) -> tuple[Floats, Floats]:
         """s·σ(η/√(1 + πv/8)) and what is left of s."""
         features = prompt_features(table, rows, memory)
-        theta, covariance = self._coefficients(memory, features.shape[1])
+        theta, covariance = coefficients(memory, self._prior(features.shape[1]))
         variance = np.maximum(((features @ covariance) * features).sum(axis=1), 0.0) + self.noise_variance
         scaled = (features @ theta) / np.sqrt(1.0 + np.pi / 8.0 * variance)
         rate = 1.0 / (1.0 + np.exp(-np.clip(scaled, -30.0, 30.0)))
@@ -62,7 +63,7 @@ class Drifting(SharedEvidence):
         features = prompt_features(table, rows, memory)
         none = np.zeros(0)
         prior = LogitBelief(
-            *self._coefficients(memory, features.shape[1]),
+            *coefficients(memory, self._prior(features.shape[1])),
             none,
             none,
             np.zeros(len(rows)),
@@ -85,12 +86,3 @@ class Drifting(SharedEvidence):
         prior = np.full(size, self.prior_variance)
         prior[0] *= 9.0
         return prior
-
-    def _coefficients(self, memory: Memory, size: int) -> tuple[Floats, Floats]:
-        """θ and its covariance, from the prior for features that are new."""
-        theta, covariance = np.zeros(size), np.diag(self._prior(size))
-        if "theta" in memory:
-            old = min(len(memory["theta"]), size)
-            theta[:old] = memory["theta"][:old]
-            covariance[:old, :old] = memory["covariance"][:old, :old]
-        return theta, covariance

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
+from sampler_service.curriculum.shared_evidence.linear_model import coefficients
 from sampler_service.curriculum.shared_evidence.logit_filter import (
     LogitBelief,
     beta_of_logit,
@@ -68,7 +69,7 @@ class ItemResponse(SharedEvidence):
     def logits(self, table: PromptTable, rows: NDArray[Any] | slice, memory: Memory) -> tuple[Floats, Floats]:
         """Mean and variance of the prompts' logits."""
         features = prompt_features(table, rows, memory)
-        theta, covariance = self._coefficients(memory, features.shape[1])
+        theta, covariance = coefficients(memory, self._prior(features.shape[1]))
         means = features @ theta
         variances = ((features @ covariance) * features).sum(axis=1)
         clusters = table.column("clusters")[rows].astype(np.int64)
@@ -88,7 +89,7 @@ class ItemResponse(SharedEvidence):
             return
         fit_directions(table, memory, self.directions)
         features = prompt_features(table, rows, memory)
-        theta, covariance = self._coefficients(memory, features.shape[1])
+        theta, covariance = coefficients(memory, self._prior(features.shape[1]))
         clusters = table.column("clusters")[rows].astype(np.int64)
         if self.cluster_variance == 0:
             clusters[:] = -1
@@ -144,15 +145,6 @@ class ItemResponse(SharedEvidence):
         prior = np.full(size, self.feature_variance)
         prior[0] = self.intercept_variance
         return prior
-
-    def _coefficients(self, memory: Memory, size: int) -> tuple[Floats, Floats]:
-        """θ and its covariance, from the prior for features that are new."""
-        theta, covariance = np.zeros(size), np.diag(self._prior(size))
-        if "theta" in memory:
-            old = min(len(memory["theta"]), size)
-            theta[:old] = memory["theta"][:old]
-            covariance[:old, :old] = memory["covariance"][:old, :old]
-        return theta, covariance
 
     def _tau2(self, memory: Memory) -> float:
         return float(memory["tau2"][0]) if "tau2" in memory else self.prompt_variance

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sampler_service.curriculum.posterior import GroupCounts
-from sampler_service.curriculum.predictors.platt import sigmoid
 from sampler_service.curriculum.shared_evidence.base import Memory, SharedEvidence
+from sampler_service.curriculum.shared_evidence.linear_model import predicted_pseudo_counts
 from sampler_service.curriculum.shared_evidence.prompt_features import fit_directions, prompt_features
 from sampler_service.curriculum.table import PromptTable
 from sampler_service.curriculum.views import Moment
@@ -44,13 +44,7 @@ class Ridge(SharedEvidence):
         self, table: PromptTable, rows: NDArray[Any] | slice, memory: Memory
     ) -> tuple[Floats, Floats]:
         """Nothing before the first step has ended."""
-        features = prompt_features(table, rows, memory)
-        weights = memory.get("weights")
-        if weights is None:
-            return np.zeros(len(features)), np.zeros(len(features))
-        width = min(len(weights), features.shape[1])
-        right = self.strength * sigmoid(features[:, :width] @ weights[:width])
-        return right, self.strength - right
+        return predicted_pseudo_counts(table, rows, memory, self.strength)
 
     def observe(
         self, table: PromptTable, rows: NDArray[Any], counts: GroupCounts, memory: Memory, moment: Moment
