@@ -13,12 +13,14 @@ from sampler_service.curriculum.iterations import active
 from sampler_service.curriculum.machine import CurriculumMachine
 from sampler_service.curriculum.proposals import Proposal, WeightedProposal
 from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.weighted_draw import SumTree
 from sampler_service.curriculum.weighted_pool import WeightedPool
 
 __all__ = ["PoolWeights", "Weighing"]
 
-# Rows weighed at a time when the whole pool is: bounds memory and lets a thread switch.
-_BLOCK: Final = 65_536
+# Rows weighed at a time when the whole pool is: bounds memory and lets a thread switch. A column of them is
+# small enough for the allocator's heap, else each intermediate result would be paid with fresh pages.
+_BLOCK: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +117,19 @@ class PoolWeights:
         a row read while it changes is noted, and weighed again by `adopt`."""
         state = self._state
         size, proposal, epoch = state.table.size, state.strategy.proposal, state.epoch
-        weights = np.zeros(size)
+        tree = SumTree(size)
         for start in range(0, size, _BLOCK):
-            weights[start : start + _BLOCK] = self.weigh(slice(start, min(start + _BLOCK, size)), None)
+            tree.fill(start, self.weigh(slice(start, min(start + _BLOCK, size)), None))
         balance = None
         evenly = proposal.cluster_balance(state.moment()) if isinstance(proposal, WeightedProposal) else 0.0
         if evenly > 0:
             clusters = state.table.column("clusters")[:size]
-            balance = ClusterBalance(clusters, weights, evenly)
-            weights *= balance.factors(clusters)
-        return Weighing(proposal, epoch, WeightedPool(weights), balance)
+            balance = ClusterBalance(clusters, tree.weights, evenly)
+            for start in range(0, size, _BLOCK):
+                block = slice(start, min(start + _BLOCK, size))
+                tree.fill(start, tree.weights[block] * balance.factors(clusters[block]))
+        tree.sum_up()
+        return Weighing(proposal, epoch, WeightedPool(tree), balance)
 
     def abandon_refresh(self) -> None:
         """Gives a refresh up: the pool must still be weighed."""

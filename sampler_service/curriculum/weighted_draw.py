@@ -34,19 +34,27 @@ class SumTree:
     however many updates there are.
 
     Args:
-        weights_N: finite and non-negative; copied.
+        weights_N: finite and non-negative; copied. A number: so many zeros, for `fill`.
     """
 
-    def __init__(self, weights_N: NDArray[Any]) -> None:
-        self.size = len(weights_N)
-        leaves = np.zeros(max(_ARITY, -(-self.size // _ARITY) * _ARITY))
-        leaves[: self.size] = weights_N
-        self._levels = [leaves]
-        while len(self._levels[-1]) > _ARITY:
-            sums = self._levels[-1].reshape(-1, _ARITY).sum(axis=1)
-            padded = np.zeros(-(-len(sums) // _ARITY) * _ARITY)
-            padded[: len(sums)] = sums
-            self._levels.append(padded)
+    def __init__(self, weights_N: NDArray[Any] | int) -> None:
+        self.size = weights_N if isinstance(weights_N, int) else len(weights_N)
+        lengths = [max(_ARITY, -(-self.size // _ARITY) * _ARITY)]
+        while lengths[-1] > _ARITY:
+            lengths.append(-(-lengths[-1] // _ARITY**2) * _ARITY)
+        self._levels = [np.zeros(length) for length in lengths]
+        if not isinstance(weights_N, int):
+            self._levels[0][: self.size] = weights_N
+            self.sum_up()
+
+    def fill(self, start: int, weights: NDArray[np.float64]) -> None:
+        """Sets the weights of consecutive rows; `sum_up` when all are set."""
+        self._levels[0][start : start + len(weights)] = weights
+
+    def sum_up(self) -> None:
+        """Makes the sums of all that was filled in. O(N)."""
+        for level, parents in zip(self._levels, self._levels[1:], strict=False):
+            np.sum(level.reshape(-1, _ARITY), axis=1, out=parents[: len(level) // _ARITY])
 
     @property
     def total(self) -> float:

@@ -18,6 +18,8 @@ __all__ = ["WeightedPool"]
 
 _HEAD_ROWS: Final = 4096
 _NOT_IN_HEAD: Final = -1
+# Rows looked at together when the heaviest are sought.
+_BLOCK: Final = 65_536
 # Share of all weight that the heaviest rows must hold for a head to pay.
 _WORTHWHILE: Final = 0.25
 
@@ -28,34 +30,28 @@ class WeightedPool:
     Which rows are in the head matters for speed only; a row joins it when it becomes heavy.
 
     Args:
-        weights_N: finite and non-negative.
+        weights_N: finite and non-negative; a tree of them is taken over.
         head_rows: rows the head holds, about, at least 1; it may grow to four times as many.
     """
 
-    def __init__(self, weights_N: NDArray[np.float64], head_rows: int = _HEAD_ROWS) -> None:
-        self.size = len(weights_N)
+    def __init__(self, weights_N: NDArray[np.float64] | SumTree, head_rows: int = _HEAD_ROWS) -> None:
+        self._tail = tail = weights_N if isinstance(weights_N, SumTree) else SumTree(weights_N)
+        self.size = tail.size
         self._head_rows = head_rows
-        count = min(head_rows, self.size)
-        rows = (
-            np.argpartition(weights_N, self.size - count)[self.size - count :]
-            if count
-            else np.zeros(0, np.int64)
-        )
-        if weights_N[rows].sum() < _WORTHWHILE * weights_N.sum():
+        rows = _heaviest(tail.weights, min(head_rows, self.size))
+        weights = tail.weights[rows]
+        if weights.sum() < _WORTHWHILE * tail.total:
             # Nearly equal weights need no head: it waits for rows heavier than any is now.
-            rows, self._least = rows[:0], float(weights_N.max(initial=0.0))
+            self._least = float(weights.max(initial=0.0))
+            rows, weights = rows[:0], weights[:0]
         else:
-            self._least = float(weights_N[rows].min(initial=np.inf))
-        count = len(rows)
-        self._rows = np.asarray(rows, dtype=np.int64)
-        self._weights = np.array(weights_N[self._rows], dtype=np.float64)
+            self._least = float(weights.min(initial=np.inf))
+        self._rows, self._weights = rows, weights
         # Two bytes a row suffice for a head of the usual length. It is longer for a moment in `_join` only.
         kind = np.int16 if 4 * head_rows <= np.iinfo(np.int16).max else np.int32
         self._places = np.full(self.size, _NOT_IN_HEAD, dtype=kind)
-        self._places[self._rows] = np.arange(count)
-        tail = np.array(weights_N, dtype=np.float64)
-        tail[self._rows] = 0.0
-        self._tail = SumTree(tail)
+        self._places[rows] = np.arange(len(rows))
+        tail.update(rows, 0.0)
 
     @property
     def total(self) -> float:
@@ -185,3 +181,23 @@ class WeightedPool:
         if len(rows):
             gaps[0] = first_arrival
         return rows, np.cumsum(gaps)
+
+
+def _heaviest(weights_N: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The rows of the `count` largest weights, in no order. O(N) time; `argpartition` of all of them would take
+    O(N) memory too, and fresh pages for it cost more than the search."""
+    rows = np.zeros(0, dtype=np.int64)
+    least = -np.inf
+    for start in range(0, len(weights_N), _BLOCK):
+        heavier = np.flatnonzero(weights_N[start : start + _BLOCK] > least)
+        rows = np.concatenate([rows, heavier + start])
+        if len(rows) > max(4 * count, _BLOCK):
+            rows = _largest(weights_N, rows, count)
+            least = float(weights_N[rows].min(initial=np.inf))
+    return _largest(weights_N, rows, count)
+
+
+def _largest(weights_N: NDArray[np.float64], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    if not count:
+        return rows[:0]
+    return rows[np.argpartition(weights_N[rows], len(rows) - count)[len(rows) - count :]]

@@ -15,7 +15,7 @@ __all__ = ["PoolFigures", "look_at_pool", "ratio"]
 
 _STDDEV_BINS: Final = 30
 _LARGEST_STDDEV: Final = 0.3
-_BLOCK: Final = 65_536
+_BLOCK: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ ORDERS: Final = ("pass_rate", "pass_rate_stddev", "visits", "rollouts", "last_po
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 10_000
-_SCAN_BLOCK: Final = 65_536
+_SCAN_BLOCK: Final = 16_384
 
 
 def prompt_states(state: CurriculumState, request: pb.ListPromptStatesRequest) -> pb.ListPromptStatesResponse:

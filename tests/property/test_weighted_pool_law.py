@@ -75,6 +75,23 @@ def test_weights_hundreds_of_orders_apart_are_drawn_in_their_order() -> None:
     assert drawn.tolist() == list(range(20))
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "random", "few values"])
+def test_the_head_of_a_large_pool_holds_its_heaviest_rows(order: str) -> None:
+    rng, size, head_rows = np.random.default_rng(4), 200_001, 50
+    weights = {
+        "rising": np.linspace(0.0, 1.0, size) ** 50,
+        "falling": np.linspace(1.0, 0.0, size) ** 50,
+        "random": rng.random(size) ** 50,
+        "few values": rng.integers(0, 3, size).astype(np.float64),
+    }[order]
+    weights[rng.permutation(size)[:head_rows]] += 1e6
+    pool = WeightedPool(weights, head_rows)
+    assert sorted(pool._weights) == sorted(weights)[-head_rows:]
+    assert np.array_equal(pool.weights_of(np.arange(size)), weights)
+    assert pool.total == pytest.approx(weights.sum())
+    assert not pool._tail.weights[pool._rows].any()
+
+
 @pytest.mark.parametrize("count", [20, 60, 200])
 @pytest.mark.parametrize("free", [100, 30, 5])
 def test_candidates_are_distinct_free_and_equally_likely(count: int, free: int) -> None:
