@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from sampler_service.cli.calls import (
     service,
 )
 from sampler_service.cli.completion import complete_curriculum
+from sampler_service.cli.visits_file import write_visits
 
 __all__ = ["inspect"]
 
@@ -33,13 +35,26 @@ def inspect(
         bool, typer.Option("--history", help="Also its visits, as far back as the log goes.")
     ] = False,
     visits: Annotated[
-        int, typer.Option(min=1, max=1000, help="With --history: the newest so many visits.")
+        int, typer.Option(min=1, max=1000, help="With --history or --output: the newest so many visits.")
     ] = 200,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write its visits to FILE instead, which ends in .csv or .parquet.",
+        ),
+    ] = None,
     target: TargetOption = DEFAULT_TARGET,
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
 ) -> None:
     """Show one prompt: posterior, moving averages, visits, whether it is in flight."""
+    if output is not None:
+        asked = pb.GetPromptHistoryRequest(curriculum_id=curriculum, prompt_id=prompt, most_visits=visits)
+        write_visits(output, asked, target, timeout, as_json)
+        return
     request = pb.ListPromptStatesRequest(
         curriculum_id=curriculum, filter=pb.PromptFilter(prompt_ids=[prompt]), page_size=1
     )

@@ -72,6 +72,19 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         rows = tables.visits(await reader.prompt_history(curriculum_id, prompt_id, most_visits))
         return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment("prompt-history.csv"))
 
+    @router.get("/prompt-history.parquet", responses=answers(None, _PARQUET))
+    async def history_parquet(
+        curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0
+    ) -> Response:
+        """The same as Parquet."""
+        parquet = require_parquet()
+        history = await reader.prompt_history(curriculum_id, prompt_id, most_visits)
+        return Response(
+            parquet.visits_parquet(history),
+            media_type=_PARQUET,
+            headers=_attachment("prompt-history.parquet"),
+        )
+
     return router
 
 

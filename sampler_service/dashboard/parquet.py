@@ -1,4 +1,4 @@
-"""Tables and pages of prompts as Parquet. Importing this module needs pyarrow: `require_parquet` asks for it."""
+"""Tables, pages of prompts and visits as Parquet. Importing this needs pyarrow: `require_parquet` asks for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from google.protobuf.descriptor import FieldDescriptor
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import tables
 from sampler_service.dashboard.reader import CurriculumReader
 
-__all__ = ["ROW_GROUP", "prompts_parquet", "write_parquet"]
+__all__ = ["ROW_GROUP", "prompts_parquet", "visits_parquet", "write_parquet"]
 
 ROW_GROUP = 10_000
 """Prompts of one row group, and of one page: what is in memory at a time."""
@@ -30,13 +31,35 @@ _PROMPT_TYPES = {
 }
 _PROMPTS = pa.schema([(name, _PROMPT_TYPES.get(name, pa.float32())) for name in tables.PROMPT_COLUMNS])
 
+_TYPES = {
+    FieldDescriptor.CPPTYPE_STRING: pa.string(),
+    FieldDescriptor.CPPTYPE_FLOAT: pa.float32(),
+    FieldDescriptor.CPPTYPE_DOUBLE: pa.float64(),
+    FieldDescriptor.CPPTYPE_INT32: pa.int32(),
+    FieldDescriptor.CPPTYPE_INT64: pa.int64(),
+}
+
+
+def visits_parquet(history: pb.GetPromptHistoryResponse) -> bytes:
+    """A file of one prompt's visits, with the types of the API whatever is in it."""
+    fields = history.DESCRIPTOR.fields_by_name
+    types = {name: _TYPES[fields[column].cpp_type] for name, column in tables.VISIT_COLUMNS.items()}
+    names, *rows = tables.visits(history)
+    schema = pa.schema([(str(name), types.get(str(name), pa.string())) for name in names])
+    columns = [list(values) for values in zip(*rows, strict=True)] or [[]] * len(schema)
+    return _written(pa.table(columns, schema=schema))
+
 
 def write_parquet(rows: Iterable[Sequence[object]]) -> bytes:
     """A file of rows, the first of which names the columns. Words in a column of numbers are null."""
     names, *body = rows
     columns = [_column(list(values)) for values in zip(*body, strict=True)] or [pa.nulls(0)] * len(names)
+    return _written(pa.table(dict(zip(map(str, names), columns, strict=True))))
+
+
+def _written(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table(dict(zip(map(str, names), columns, strict=True))), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
 
 

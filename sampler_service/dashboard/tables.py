@@ -107,7 +107,7 @@ SUMMARY_TABLES: dict[str, Callable[[pb.Summary], Iterable[Sequence[object]]]] = 
 }
 
 
-_VISIT_COLUMNS = {
+VISIT_COLUMNS = {
     "time_seconds": "times_seconds",
     "revision": "revisions",
     "lease_id": "lease_ids",
@@ -123,14 +123,15 @@ _VISIT_COLUMNS = {
     "mean_reward": "mean_rewards",
     "report_time_seconds": "report_times_seconds",
 }
+"""Name of a column in a row, and of the column it comes from in GetPromptHistoryResponse."""
 
 
 def visits(history: pb.GetPromptHistoryResponse) -> Iterable[Sequence[object]]:
     """One prompt's visits, the names of the columns first."""
-    yield (*_VISIT_COLUMNS, "source", "status")
+    yield (*VISIT_COLUMNS, "source", "status")
     sources = [pb.Source.Name(source) for source in history.sources]
     statuses = [pb.VisitStatus.Name(status) for status in history.statuses]
-    columns = [getattr(history, column) for column in _VISIT_COLUMNS.values()]
+    columns = [getattr(history, column) for column in VISIT_COLUMNS.values()]
     yield from zip(*columns, sources, statuses, strict=True)
 
 

@@ -3,12 +3,14 @@
 import csv
 import io
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import pyarrow.parquet as pq
 import pytest
 from playwright.async_api import expect
 
 from sampler_service.dashboard import ReadError
+from tests.browser.simulated_reader import SimulatedCurriculum
 
 pytestmark = pytest.mark.browser
 
@@ -113,14 +115,38 @@ async def test_one_that_is_not_there_is_named_and_a_service_that_is_away_is_trie
     await expect(page.locator("table.visits")).to_be_visible()
 
 
-async def test_the_visits_download_as_csv(open_page, prompt_id):
+async def test_the_visits_download_as_csv_and_as_parquet(open_page, prompt_id):
     page = await opened(open_page, prompt_id)
     history = await told(page, prompt_id)
-    async with page.expect_download() as download:
-        await page.get_by_role("link", name="Download Visits as CSV").click()
-    text = Path(await (await download.value).path()).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(io.StringIO(text)))
+
+    async def file(kind):
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name=f"Download Visits as {kind}").click()
+        return Path(await (await download.value).path())
+
+    rows = list(csv.DictReader(io.StringIO((await file("CSV")).read_text(encoding="utf-8"))))
     assert [int(row["quota"]) for row in rows] == history["quotas"]
+    assert pq.read_table(await file("Parquet")).column("quota").to_pylist() == history["quotas"]
+
+
+async def test_every_file_is_linked_whatever_curriculum_and_prompt_are_called(open_page, reader):
+    named = SimulatedCurriculum("a.csv", 50)
+    named.step(8)
+    named.prompt_ids[0] = "b.csv?c=.csv"
+    reader.curricula["a.csv"] = named
+    page = await open_page(f"c/a.csv/prompt?id={quote(named.prompt_ids[0], safe='')}")
+    await expect(page.locator("table.visits")).to_be_visible()
+    links = await page.locator("a[download]").evaluate_all("links => links.map(link => link.href)")
+    await page.goto(page.url.partition("/prompt")[0])
+    await expect(page.locator("#difficulty-title")).to_be_visible()
+    links += await page.locator("a[download]").evaluate_all("links => links.map(link => link.href)")
+    kinds = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+    for kind in kinds:
+        assert sum(f".{kind}?" in link for link in links) >= 4
+    for link in links:
+        answer = await page.request.get(link)
+        kind = urlsplit(link).path.rpartition(".")[2]
+        assert answer.headers["content-type"].partition(";")[0] == kinds[kind], link
 
 
 async def test_a_phone_in_the_dark_needs_no_sideways_scrolling(open_page, prompt_id, keep):

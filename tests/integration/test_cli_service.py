@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -178,6 +180,33 @@ def test_ids_are_shown_as_they_are_and_leave_the_terminal_alone(cli: Command, re
         assert result.exit_code == 0, (arguments, result.output)
         assert expected in result.output
         assert not set("\x1b\x07\x9b") & set(result.output)
+
+
+def test_one_prompts_visits_are_written_to_a_file(cli: Command, real: ServiceProcess, tmp_path: Path) -> None:
+    assert cli("curricula", "create", "written", "--preset", "uniform-grpo").exit_code == 0
+    with grpc.insecure_channel(real.target) as channel:
+        stub = CurriculumServiceStub(channel)
+        chunk = pb.AddPromptsRequest(curriculum_id="written", request_id=new_id(), prompt_ids=["a"])
+        stub.AddPrompts(iter([chunk]))
+        for rewards in ([1, 0], [1, 1, 0]):
+            stub.ReportRollouts(report(["a"], [rewards], curriculum_id="written"))
+    said = cli("inspect", "written", "a", "--output", str(tmp_path / "a.csv"))
+    assert said.output == f"Wrote 2 visits to {tmp_path / 'a.csv'}.\n"
+    rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
+    told = json.loads(cli("inspect", "written", "a", "-o", str(tmp_path / "a.parquet"), "--json").output)
+    assert (told["visits"], told["visits_found"]) == (2, 2)
+    columns = pq.read_table(tmp_path / "a.parquet").to_pydict()
+    assert list(columns) == list(rows[0])
+    assert [int(row["successes"]) for row in rows] == columns["successes"] == [1, 2]
+    assert columns["status"] == ["VISIT_STATUS_OUTSIDE"] * 2
+    fewer = cli("inspect", "written", "a", "--visits", "1", "-o", str(tmp_path / "a.csv")).output
+    assert fewer.endswith(", the newest of 2; --visits asks for more.\n")
+    for wrong, why in (("a.txt", "ends neither in"), ("none/a.csv", "cannot be written")):
+        refused = cli("inspect", "written", "a", "-o", str(tmp_path / wrong))
+        assert refused.exit_code != 0
+        assert why in " ".join(refused.stderr.replace("│", " ").split())
+    assert "PROMPT_NOT_FOUND" in cli("inspect", "written", "b", "-o", str(tmp_path / "b.csv")).stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"a.csv", "a.parquet"}
 
 
 def test_top_shows_all_curricula_or_one_and_speaks_json(cli: Command, real: ServiceProcess) -> None:

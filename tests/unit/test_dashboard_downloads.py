@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import AsyncIterator
 
@@ -13,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client import CollectorRegistry
 
+from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import create_app
-from sampler_service.dashboard.parquet import write_parquet
+from sampler_service.dashboard.parquet import visits_parquet, write_parquet
+from sampler_service.dashboard.tables import VISIT_COLUMNS
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
 API = "/api/v1/curricula/trained"
@@ -83,6 +86,35 @@ async def test_every_prompt_that_matches_is_in_the_file_in_the_order_asked_for(
 async def test_a_file_of_no_rows_has_its_columns() -> None:
     table = pq.read_table(io.BytesIO(write_parquet([("a", "b")])))
     assert (table.column_names, table.num_rows) == (["a", "b"], 0)
+
+
+async def test_one_prompts_visits_are_the_same_as_json_as_csv_and_as_parquet(http: httpx.AsyncClient) -> None:
+    prompt_id = (await http.get(f"{API}/prompts", params={"page_size": 1})).json()["prompt_ids"][0]
+    asked = {"prompt_id": prompt_id, "most_visits": 1000}
+    told = (await http.get(f"{API}/prompt-history", params=asked)).json()
+    columns = await parquet(http, "prompt-history.parquet", **asked)
+    rows = list(csv.DictReader(io.StringIO((await http.get(f"{API}/prompt-history.csv", params=asked)).text)))
+    assert list(columns) == list(rows[0])
+    assert len(rows) == len(told["quotas"]) > 2
+    for name, column in {**VISIT_COLUMNS, "source": "sources", "status": "statuses"}.items():
+        for value, row, json_value in zip(columns[name], rows, told[column], strict=True):
+            if isinstance(value, float):
+                assert value == pytest.approx(float(row[name]), nan_ok=True)
+                assert math.isnan(value) if json_value is None else value == pytest.approx(json_value)
+            else:
+                assert str(value) == row[name] == str(json_value)
+
+
+def test_visits_have_their_types_also_where_there_are_none() -> None:
+    one = SimulatedCurriculum("trained", 10)
+    one.step(12)
+    full, empty = (
+        pq.read_schema(io.BytesIO(visits_parquet(history)))
+        for history in (one.history_of("p"), pb.GetPromptHistoryResponse())
+    )
+    assert full.equals(empty)
+    assert str(full.field("quota").type) == "int32"
+    assert str(full.field("status").type) == "string"
 
 
 async def test_without_pyarrow_the_csv_is_offered(

@@ -5,10 +5,11 @@ import { downloadPng } from "./png.js";
 
 // The same numbers as files; what Parquet says better than CSV is types.
 export function fileLinks(csv, title) {
+  const parquet = csv.replace(/\.csv(?=\?|$)/, ".parquet");
   return [
-    h("a", { class: "quiet", href: csv, download: true, "aria-label": `Download ${title} as CSV` }, "CSV"),
-    /\/tables\//.test(csv) ? h("a", { class: "quiet", href: csv.replace(".csv", ".parquet"), download: true, "aria-label": `Download ${title} as Parquet` }, "Parquet") : null,
-  ];
+    [csv, "CSV"],
+    [parquet, "Parquet"],
+  ].map(([href, kind]) => h("a", { class: "quiet", href, download: true, "aria-label": `Download ${title} as ${kind}` }, kind));
 }
 
 // A line's pattern as a background: strokes and gaps in turn, again and again.

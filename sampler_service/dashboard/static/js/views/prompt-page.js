@@ -4,6 +4,7 @@ import { fill, h } from "../dom.js";
 import { getJson, paths } from "../api.js";
 import { clock, dash, day, fixed, integer } from "../format.js";
 import { beliefChart, visitGroupsChart } from "../charts/visits.js";
+import { fileLinks } from "../charts/card.js";
 import { posteriorCard, promptFacts } from "./prompt.js";
 import { url } from "./url-state.js";
 
@@ -28,7 +29,7 @@ export function showPromptPage(main, shell, curriculumId) {
     "div",
     {},
     h("div", { class: "title" }, h("h1", {}, promptId || "(empty id)"), h("span", { class: "grow" }), h("a", { href: `${paths.page(curriculumId)}#s-prompts` }, "All prompts")),
-    h("div", { class: "grid" }, h("div", { class: "card wide" }, facts, reach), belief.root, groups.root, posterior.root, h("section", { class: "card wide", "aria-labelledby": "visits-title" }, h("header", {}, h("h3", { id: "visits-title" }, "Visits"), h("span", { class: "grow" }), h("a", { class: "quiet", href: csv, download: true, "aria-label": "Download Visits as CSV" }, "CSV")), visits)),
+    h("div", { class: "grid" }, h("div", { class: "card wide" }, facts, reach), belief.root, groups.root, posterior.root, h("section", { class: "card wide", "aria-labelledby": "visits-title" }, h("header", {}, h("h3", { id: "visits-title" }, "Visits"), h("span", { class: "grow" }), fileLinks(csv, "Visits")), visits)),
   );
   let shownAt = null;
 
