@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sampler_service.curriculum.errors import InvalidArgument
 
-__all__ = ["Part", "Registry", "validated"]
+__all__ = ["Part", "Registry", "known_names", "validated"]
 
 
 class Part(BaseModel):
@@ -29,6 +30,13 @@ P = TypeVar("P", bound=Part)
 M = TypeVar("M", bound=BaseModel)
 
 
+def known_names(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that is none of `names`: what was probably meant, and what there is."""
+    names = list(names)
+    meant = get_close_matches(name, names, n=1)
+    return (f"Did you mean {meant[0]!r}? " if meant else "") + f"Known: {', '.join(names) or 'none'}."
+
+
 def validated(model: type[M], values: Mapping[str, Any], field: str) -> M:
     """Builds `model` from `values`.
 
@@ -43,10 +51,8 @@ def validated(model: type[M], values: Mapping[str, Any], field: str) -> M:
             raise inner from None
         path = ".".join([field, *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields) or "none"
-            raise InvalidArgument(
-                "UNKNOWN_FIELD", f"{path} is not a parameter here. Known: {known}.", path
-            ) from None
+            known = known_names(str(first["loc"][-1]), model.model_fields)
+            raise InvalidArgument("UNKNOWN_FIELD", f"{path} is not a parameter here. {known}", path) from None
         raise InvalidArgument(
             "INVALID_PARAMETER", f"{path} = {first['input']!r}: {first['msg']}.", path
         ) from None
@@ -93,7 +99,7 @@ class Registry(Generic[P]):
         if name not in self._methods:
             raise InvalidArgument(
                 "UNKNOWN_METHOD",
-                f"{field} = {name!r} is not a {self.kind} method. Known: {', '.join(self._methods)}.",
+                f"{field} = {name!r} is not a {self.kind} method. {known_names(str(name), self._methods)}",
                 field,
             )
         if parameters is None:

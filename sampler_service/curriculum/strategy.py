@@ -16,7 +16,7 @@ from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
 from sampler_service.curriculum.errors import InvalidArgument, renamed_fields
 from sampler_service.curriculum.iterations import Iterations
-from sampler_service.curriculum.parts import Registry, validated
+from sampler_service.curriculum.parts import Registry, known_names, validated
 from sampler_service.curriculum.presets import DEFAULT_PRESET, PRESETS
 from sampler_service.curriculum.proposals import PROPOSALS, Proposal
 from sampler_service.curriculum.quotas import QUOTAS, Quota
@@ -290,7 +290,7 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Strategy:
     if name not in PRESETS:
         raise InvalidArgument(
             "UNKNOWN_PRESET",
-            f"strategy.preset = {name!r} is not a preset. Known: {', '.join(PRESETS)}.",
+            f"strategy.preset = {name!r} is not a preset. {known_names(name, PRESETS)}",
             "strategy.preset",
         )
     values: dict[str, Any] = {**PRESETS[name], **overrides}

@@ -85,6 +85,22 @@ def test_a_bad_parameter_names_its_field(overrides: dict[str, object], field: st
     assert field in refusal.value.message
 
 
+@pytest.mark.parametrize(
+    ("preset", "overrides", "meant"),
+    [
+        ("fronteir", {}, "frontier"),
+        ("", {"proposal": "thomson"}, "thompson"),
+        ("", {"proposal": {"cures": {"temprature": 0.1}}}, "temperature"),
+        ("", {"exploraton": 0.1}, "exploration"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(
+    preset: str, overrides: dict[str, object], meant: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=f"Did you mean '{meant}'"):
+        resolve(preset, overrides)
+
+
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(InvalidArgument) as refusal:
         resolve("curse", {})

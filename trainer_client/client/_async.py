@@ -15,6 +15,7 @@ from trainer_client.client._async_calls import AsyncCurriculumCalls
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_delivery import AsyncDelivery
 from trainer_client.client._async_stream import stream_reports
+from trainer_client.client._building import request_of
 from trainer_client.client._channel import DEFAULT_MAX_MESSAGE_BYTES, Endpoint, Tls
 from trainer_client.client._columns import Batch, Receipt, Released, ReportResult
 from trainer_client.client._outbox import DEFAULT_OUTBOX_MAX_BYTES, Outbox, RefusedReport
@@ -323,7 +324,8 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
 
         Reports in the outbox are sent first.
         """
-        request = pb.AdvancePolicyRequest(
+        request = request_of(
+            pb.AdvancePolicyRequest,
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             policy_version=policy_version,
@@ -343,7 +345,8 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Keeps the present state under a name. Reports in the outbox are sent first."""
-        request = pb.CreateCheckpointRequest(
+        request = request_of(
+            pb.CreateCheckpointRequest,
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
@@ -361,7 +364,8 @@ class AsyncCurriculumClient(AsyncCurriculumCalls):
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Takes the curriculum back to a kept state, after the outbox was sent. Raises `NotFoundError`."""
-        request = pb.RestoreCheckpointRequest(
+        request = request_of(
+            pb.RestoreCheckpointRequest,
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,

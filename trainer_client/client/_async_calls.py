@@ -12,6 +12,7 @@ import numpy.typing as npt
 from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._async_stream import watch_summary
+from trainer_client.client._building import request_of
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
 from trainer_client.client._health import CHECK_METHOD, Health, health_request, parse_health
@@ -19,7 +20,7 @@ from trainer_client.client._prompts import PromptColumns, PromptUpload
 from trainer_client.client._request_ids import mutation_request_id, new_request_id
 from trainer_client.client._requests import prompt_states_request
 from trainer_client.client._retry import Deadline
-from trainer_client.client._strategy import StrategyLike, strategy_message
+from trainer_client.client._strategy import StrategyLike, strategy_message, warn_of_other_strategy
 from trainer_client.client._sync_calls import ADD_PROMPTS_TIMEOUT_SECONDS
 from trainer_client.exceptions import AlreadyExistsError, DeadlineError, NotFoundError, UnavailableError
 
@@ -48,11 +49,12 @@ class AsyncCurriculumCalls:
     ) -> pb.Curriculum:
         """Creates an empty curriculum.
 
-        With `exist_ok` an existing one is returned as it is, its strategy unchanged;
-        without, `AlreadyExistsError`. With `validate_only` nothing is created: what it would be is
-        returned, or what is wrong with it raised.
+        With `exist_ok` an existing one is returned as it is, its strategy unchanged, with a warning in
+        the log where that is not the one asked for; without, `AlreadyExistsError`. With `validate_only`
+        nothing is created: what it would be is returned, or what is wrong with it raised.
         """
-        request = pb.CreateCurriculumRequest(
+        request = request_of(
+            pb.CreateCurriculumRequest,
             request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
@@ -67,13 +69,15 @@ class AsyncCurriculumCalls:
         except AlreadyExistsError:
             if not exist_ok:
                 raise
-        return await self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
+        present = await self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
+        warn_of_other_strategy(curriculum_id, request.strategy, present.strategy)
+        return present
 
     async def get_curriculum(
         self, curriculum_id: str, *, min_revision: str = "", timeout_seconds: float | None = None
     ) -> pb.Curriculum:
         """Settings and counters. Raises `NotFoundError`."""
-        request = pb.GetCurriculumRequest(curriculum_id=curriculum_id, min_revision=min_revision)
+        request = request_of(pb.GetCurriculumRequest, curriculum_id=curriculum_id, min_revision=min_revision)
         return (
             await self._connection.call(
                 self._connection.stub.GetCurriculum, request, self._patience(timeout_seconds)
@@ -88,7 +92,7 @@ class AsyncCurriculumCalls:
         while True:
             response = await self._connection.call(
                 self._connection.stub.ListCurricula,
-                pb.ListCurriculaRequest(page_size=page_size, page_token=page_token),
+                request_of(pb.ListCurriculaRequest, page_size=page_size, page_token=page_token),
                 self._patience(timeout_seconds),
             )
             for curriculum in response.curricula:
@@ -112,7 +116,8 @@ class AsyncCurriculumCalls:
         With `validate_only` nothing is changed: the curriculum as it would be is returned, or what
         is wrong with the strategy raised.
         """
-        request = pb.UpdateCurriculumRequest(
+        request = request_of(
+            pb.UpdateCurriculumRequest,
             request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
@@ -134,8 +139,11 @@ class AsyncCurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> str:
         """Deletes a curriculum with its log, snapshots and checkpoints; gives its last revision."""
-        request = pb.DeleteCurriculumRequest(
-            request_id=request_id or new_request_id(), curriculum_id=curriculum_id, etag=etag
+        request = request_of(
+            pb.DeleteCurriculumRequest,
+            request_id=request_id or new_request_id(),
+            curriculum_id=curriculum_id,
+            etag=etag,
         )
         return (
             await self._connection.call(
@@ -191,7 +199,7 @@ class AsyncCurriculumCalls:
         self, curriculum_id: str, *, timeout_seconds: float | None = None
     ) -> list[pb.Checkpoint]:
         """The kept states, oldest first."""
-        request = pb.ListCheckpointsRequest(curriculum_id=curriculum_id)
+        request = request_of(pb.ListCheckpointsRequest, curriculum_id=curriculum_id)
         response = await self._connection.call(
             self._connection.stub.ListCheckpoints, request, self._patience(timeout_seconds)
         )
@@ -206,7 +214,8 @@ class AsyncCurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Forgets a kept state. Raises `NotFoundError`."""
-        request = pb.DeleteCheckpointRequest(
+        request = request_of(
+            pb.DeleteCheckpointRequest,
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
@@ -232,8 +241,11 @@ class AsyncCurriculumCalls:
         `path` appears when it is complete. By default waits up to ten minutes.
         Raises `NotFoundError`; `FailedPreconditionError` if the service was installed without pyarrow.
         """
-        request = pb.ExportCurriculumRequest(
-            curriculum_id=curriculum_id, checkpoint_id=checkpoint_id, min_revision=min_revision
+        request = request_of(
+            pb.ExportCurriculumRequest,
+            curriculum_id=curriculum_id,
+            checkpoint_id=checkpoint_id,
+            min_revision=min_revision,
         )
 
         async def attempt(seconds: float) -> str:
@@ -290,7 +302,8 @@ class AsyncCurriculumCalls:
 
         By default waits up to ten minutes.
         """
-        request = pb.ReplayCurriculumRequest(
+        request = request_of(
+            pb.ReplayCurriculumRequest,
             curriculum_id=curriculum_id,
             strategies=[strategy_message(strategy) for strategy in strategies],
             most_batches=most_batches,
@@ -355,7 +368,8 @@ class AsyncCurriculumCalls:
 
         The newest `most_visits` of them; 0 leaves it to the service.
         """
-        request = pb.GetPromptHistoryRequest(
+        request = request_of(
+            pb.GetPromptHistoryRequest,
             curriculum_id=curriculum_id,
             prompt_id=prompt_id,
             most_visits=most_visits,
@@ -374,7 +388,9 @@ class AsyncCurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> pb.Summary:
         """Aggregates: difficulty histogram, history, calibration, leases (0 bins: the service's default)."""
-        request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins, min_revision=min_revision)
+        request = request_of(
+            pb.GetSummaryRequest, curriculum_id=curriculum_id, bins=bins, min_revision=min_revision
+        )
         return (
             await self._connection.call(
                 self._connection.stub.GetSummary, request, self._patience(timeout_seconds)
@@ -393,8 +409,8 @@ class AsyncCurriculumCalls:
 
         Subscribes again when the service was away for less than `timeout_seconds`. Endless.
         """
-        request = pb.WatchSummaryRequest(
-            curriculum_id=curriculum_id, bins=bins, interval_seconds=interval_seconds
+        request = request_of(
+            pb.WatchSummaryRequest, curriculum_id=curriculum_id, bins=bins, interval_seconds=interval_seconds
         )
         return watch_summary(self._connection, request, self._patience(timeout_seconds))
 

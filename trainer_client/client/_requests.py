@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from curriculum.v1 import curriculum_pb2 as pb
+from trainer_client.client._building import request_of
 from trainer_client.client._columns import Batch
 from trainer_client.client._request_ids import batch_request_id, new_request_id
 from trainer_client.client._rollouts import (
@@ -69,7 +70,8 @@ class Report:
         policy_version = self.policy_version
         if policy_version is None:
             policy_version = batch.policy_version if batch else 0
-        return pb.ReportRolloutsRequest(
+        return request_of(
+            pb.ReportRolloutsRequest,
             curriculum_id=curriculum_id,
             request_id=self.request_id or new_request_id(),
             lease_id=batch.lease_id if batch else (source if isinstance(source, str) else ""),
@@ -98,7 +100,8 @@ def next_batch_request(
     seed: int | None,
 ) -> pb.NextBatchRequest:
     """Builds a `NextBatch` request; run and step fix its id."""
-    return pb.NextBatchRequest(
+    return request_of(
+        pb.NextBatchRequest,
         curriculum_id=curriculum_id,
         request_id=request_id or batch_request_id(curriculum_id, run_id, step),
         # Ranks of one run must send equal requests, so the host's name is no default there.
@@ -128,9 +131,11 @@ def prompt_states_request(
     for name, value in (("prompt_ids", prompt_ids), ("clusters", clusters)):
         if isinstance(value, str | bytes):
             raise invalid(name, "is a single string; give a list")
-    return pb.ListPromptStatesRequest(
+    return request_of(
+        pb.ListPromptStatesRequest,
         curriculum_id=curriculum_id,
-        filter=pb.PromptFilter(
+        filter=request_of(
+            pb.PromptFilter,
             min_pass_rate=min_pass_rate,
             max_pass_rate=max_pass_rate,
             clusters=clusters or (),
@@ -151,7 +156,8 @@ def release_request(
     owner = batch.curriculum_id if batch else curriculum_id
     if not owner:
         raise invalid("curriculum_id", "is missing; a lease id alone does not say it")
-    return pb.ReleaseBatchRequest(
+    return request_of(
+        pb.ReleaseBatchRequest,
         curriculum_id=owner,
         request_id=request_id or new_request_id(),
         lease_id=batch_or_lease.lease_id if isinstance(batch_or_lease, Batch) else batch_or_lease,

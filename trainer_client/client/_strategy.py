@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._status import invalid
 
 __all__ = ["StrategyLike"]
+
+_log = logging.getLogger("trainer_client.client")
 
 StrategyLike: TypeAlias = "str | Mapping[str, object] | pb.Strategy | None"
 """A preset such as `"frontier"`; a mapping such as
@@ -40,6 +43,36 @@ def strategy_message(strategy: StrategyLike) -> pb.Strategy:
         except (json_format.ParseError, TypeError, ValueError) as error:
             raise invalid(f"strategy.{key}", f"{value!r} is not accepted: {error}") from error
     return message
+
+
+def warn_of_other_strategy(curriculum_id: str, asked: pb.Strategy, present: pb.Strategy) -> None:
+    """Logs what an existing curriculum does otherwise than was asked: it goes on as it is."""
+    others = list(_others("strategy", _as_dict(asked), _as_dict(present)))
+    if others:
+        _log.warning(
+            "curriculum %r exists and goes on with its own strategy, not with the one asked for: %s."
+            " Set it with update_curriculum, or choose another curriculum_id.",
+            curriculum_id,
+            "; ".join(others),
+        )
+
+
+def _as_dict(strategy: pb.Strategy) -> dict[str, object]:
+    parts = dict(json_format.MessageToDict(strategy, preserving_proto_field_name=True))
+    parts.pop("shadows", None)  # They draw nothing.
+    return parts
+
+
+def _others(path: str, asked: object, present: object) -> Iterator[str]:
+    """Where `present`, which spells everything out, does not contain `asked`."""
+    if isinstance(asked, Mapping) and isinstance(present, Mapping):
+        for name, value in asked.items():
+            yield from _others(f"{path}.{name}", value, present.get(name))
+    elif isinstance(asked, str) and isinstance(present, Mapping):
+        if list(present) != [asked]:  # A part without parameters may be given by its name alone.
+            yield f"{path} is {', '.join(present) or 'none'}, not {asked}"
+    elif asked != present:
+        yield f"{path} is {'not set' if present is None else repr(present)}, not {asked!r}"
 
 
 def _plain(value: object) -> object:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curriculum.v1 import curriculum_pb2 as pb
+from trainer_client.client._building import request_of
 from trainer_client.client._columns import AddedPrompts, PromptStates, Receipt
 from trainer_client.client._connection import Connection
 from trainer_client.client._files import FILE_TIMEOUT_SECONDS, StrPath, import_pieces, written_whole
@@ -17,7 +18,7 @@ from trainer_client.client._prompts import PromptColumns, PromptUpload
 from trainer_client.client._request_ids import mutation_request_id, new_request_id
 from trainer_client.client._requests import prompt_states_request
 from trainer_client.client._retry import Deadline
-from trainer_client.client._strategy import StrategyLike, strategy_message
+from trainer_client.client._strategy import StrategyLike, strategy_message, warn_of_other_strategy
 from trainer_client.client._stream import watch_summary
 from trainer_client.exceptions import AlreadyExistsError, DeadlineError, NotFoundError, UnavailableError
 
@@ -50,11 +51,12 @@ class CurriculumCalls:
     ) -> pb.Curriculum:
         """Creates an empty curriculum.
 
-        With `exist_ok` an existing one is returned as it is, its strategy unchanged;
-        without, `AlreadyExistsError`. With `validate_only` nothing is created: what it would be is
-        returned, or what is wrong with it raised.
+        With `exist_ok` an existing one is returned as it is, its strategy unchanged, with a warning in
+        the log where that is not the one asked for; without, `AlreadyExistsError`. With `validate_only`
+        nothing is created: what it would be is returned, or what is wrong with it raised.
         """
-        request = pb.CreateCurriculumRequest(
+        request = request_of(
+            pb.CreateCurriculumRequest,
             request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
@@ -67,13 +69,15 @@ class CurriculumCalls:
         except AlreadyExistsError:
             if not exist_ok:
                 raise
-        return self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
+        present = self.get_curriculum(curriculum_id, timeout_seconds=timeout_seconds)
+        warn_of_other_strategy(curriculum_id, request.strategy, present.strategy)
+        return present
 
     def get_curriculum(
         self, curriculum_id: str, *, min_revision: str = "", timeout_seconds: float | None = None
     ) -> pb.Curriculum:
         """Settings and counters. Raises `NotFoundError`."""
-        request = pb.GetCurriculumRequest(curriculum_id=curriculum_id, min_revision=min_revision)
+        request = request_of(pb.GetCurriculumRequest, curriculum_id=curriculum_id, min_revision=min_revision)
         return self._connection.call(
             self._stub.GetCurriculum, request, self._patience(timeout_seconds)
         ).curriculum
@@ -86,7 +90,7 @@ class CurriculumCalls:
         while True:
             response = self._connection.call(
                 self._stub.ListCurricula,
-                pb.ListCurriculaRequest(page_size=page_size, page_token=page_token),
+                request_of(pb.ListCurriculaRequest, page_size=page_size, page_token=page_token),
                 self._patience(timeout_seconds),
             )
             yield from response.curricula
@@ -109,7 +113,8 @@ class CurriculumCalls:
         With `validate_only` nothing is changed: the curriculum as it would be is returned, or what
         is wrong with the strategy raised.
         """
-        request = pb.UpdateCurriculumRequest(
+        request = request_of(
+            pb.UpdateCurriculumRequest,
             request_id=mutation_request_id(request_id, validate_only),
             curriculum_id=curriculum_id,
             strategy=strategy_message(strategy),
@@ -129,8 +134,11 @@ class CurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> str:
         """Deletes a curriculum with its log, snapshots and checkpoints; gives its last revision."""
-        request = pb.DeleteCurriculumRequest(
-            request_id=request_id or new_request_id(), curriculum_id=curriculum_id, etag=etag
+        request = request_of(
+            pb.DeleteCurriculumRequest,
+            request_id=request_id or new_request_id(),
+            curriculum_id=curriculum_id,
+            etag=etag,
         )
         return self._connection.call(
             self._stub.DeleteCurriculum, request, self._patience(timeout_seconds)
@@ -184,7 +192,7 @@ class CurriculumCalls:
         self, curriculum_id: str, *, timeout_seconds: float | None = None
     ) -> list[pb.Checkpoint]:
         """The kept states, oldest first."""
-        request = pb.ListCheckpointsRequest(curriculum_id=curriculum_id)
+        request = request_of(pb.ListCheckpointsRequest, curriculum_id=curriculum_id)
         response = self._connection.call(self._stub.ListCheckpoints, request, self._patience(timeout_seconds))
         return list(response.checkpoints)
 
@@ -197,7 +205,8 @@ class CurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Forgets a kept state. Raises `NotFoundError`."""
-        request = pb.DeleteCheckpointRequest(
+        request = request_of(
+            pb.DeleteCheckpointRequest,
             curriculum_id=curriculum_id,
             request_id=request_id or new_request_id(),
             checkpoint_id=checkpoint_id,
@@ -223,8 +232,11 @@ class CurriculumCalls:
         `path` appears when it is complete. By default waits up to ten minutes.
         Raises `NotFoundError`; `FailedPreconditionError` if the service was installed without pyarrow.
         """
-        request = pb.ExportCurriculumRequest(
-            curriculum_id=curriculum_id, checkpoint_id=checkpoint_id, min_revision=min_revision
+        request = request_of(
+            pb.ExportCurriculumRequest,
+            curriculum_id=curriculum_id,
+            checkpoint_id=checkpoint_id,
+            min_revision=min_revision,
         )
 
         def attempt(seconds: float) -> str:
@@ -281,7 +293,8 @@ class CurriculumCalls:
 
         By default waits up to ten minutes.
         """
-        request = pb.ReplayCurriculumRequest(
+        request = request_of(
+            pb.ReplayCurriculumRequest,
             curriculum_id=curriculum_id,
             strategies=[strategy_message(strategy) for strategy in strategies],
             most_batches=most_batches,
@@ -346,7 +359,8 @@ class CurriculumCalls:
 
         The newest `most_visits` of them; 0 leaves it to the service.
         """
-        request = pb.GetPromptHistoryRequest(
+        request = request_of(
+            pb.GetPromptHistoryRequest,
             curriculum_id=curriculum_id,
             prompt_id=prompt_id,
             most_visits=most_visits,
@@ -363,7 +377,9 @@ class CurriculumCalls:
         timeout_seconds: float | None = None,
     ) -> pb.Summary:
         """Aggregates: difficulty histogram, history, calibration, leases (0 bins: the service's default)."""
-        request = pb.GetSummaryRequest(curriculum_id=curriculum_id, bins=bins, min_revision=min_revision)
+        request = request_of(
+            pb.GetSummaryRequest, curriculum_id=curriculum_id, bins=bins, min_revision=min_revision
+        )
         return self._connection.call(self._stub.GetSummary, request, self._patience(timeout_seconds)).summary
 
     def watch_summary(
@@ -378,8 +394,8 @@ class CurriculumCalls:
 
         Subscribes again when the service was away for less than `timeout_seconds`. Endless.
         """
-        request = pb.WatchSummaryRequest(
-            curriculum_id=curriculum_id, bins=bins, interval_seconds=interval_seconds
+        request = request_of(
+            pb.WatchSummaryRequest, curriculum_id=curriculum_id, bins=bins, interval_seconds=interval_seconds
         )
         return watch_summary(self._connection, request, self._patience(timeout_seconds))
 
