@@ -43,8 +43,10 @@ def configure_logging(level: str, form: Literal["console", "json"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # What each connection and request of the libraries does is of use to their authors only.
-    for name in ("asyncio", "uvicorn", "redis"):
+    for name in ("asyncio", "redis"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # Its warnings are of requests that are none: strangers could write as many lines as they like.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def log_formatter(form: Literal["console", "json"], *, colors: bool = False) -> logging.Formatter:

@@ -87,7 +87,7 @@ def create_app(
     if writer is not None:
         app.include_router(create_writes(writer))
     registry = metrics_registry if metrics_registry is not None else REGISTRY
-    _add_probes(app, reader, registry, gather_metrics)
+    _add_probes(app, reader, registry, gather_metrics, tell_why=not gate.enabled)
     _add_page(app)
     return app
 
@@ -97,6 +97,7 @@ def _add_probes(
     reader: CurriculumReader,
     registry: CollectorRegistry,
     gather: Callable[[], Awaitable[CollectorRegistry]] | None,
+    tell_why: bool,
 ) -> None:
     @app.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)
     async def healthz() -> Response:
@@ -105,6 +106,9 @@ def _add_probes(
     @app.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
     async def readyz() -> Response:
         ready, detail = await reader.ready()
+        if not (ready or tell_why):
+            # It may name a curriculum, or the log's server; whoever asks has shown no token.
+            detail = "the service's log says why"
         body = dump_json({"ready": ready, "detail": detail})
         headers = {"cache-control": "no-store"}
         return Response(body, 200 if ready else 503, headers, media_type="application/json")

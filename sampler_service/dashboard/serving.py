@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sampler_service.access import TlsSettings
+from sampler_service.dashboard.connections import PromptConnection
 from sampler_service.dashboard.settings import HttpSettings
 
 _log = structlog.get_logger(__name__)
@@ -76,6 +77,9 @@ class DashboardServer:
             raise
         config = uvicorn.Config(
             app,
+            # By name: uvicorn takes another parser where it finds one, and that one reads headers without end.
+            http=PromptConnection,
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
@@ -67,12 +68,15 @@ class SummaryFeeds:
         interval_seconds: float = 1.0,
         heartbeat_seconds: float = 15.0,
         max_streams: int = 256,
+        max_streams_of_a_token: int = 64,
         is_current: Callable[[Principal], bool] = lambda _: True,
     ) -> None:
         self._reader = reader
         self._interval_seconds = interval_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._max_streams = max_streams
+        self._max_streams_of_a_token = max_streams_of_a_token
+        self._streams_of: Counter[str] = Counter()
         self._is_current = is_current
         self._topics: dict[tuple[str, int], _Topic] = {}
         self._closed = False
@@ -93,8 +97,15 @@ class SummaryFeeds:
                 f"{self._max_streams} streams are open, the most that are served; poll /summary instead."
             )
             raise ReadError(RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", message)
+        principal = current_principal.get()
+        if principal.credential and self._streams_of[principal.name] >= self._max_streams_of_a_token:
+            message = (
+                f"{self._max_streams_of_a_token} streams of {principal.name!r} are open, the most that one token "
+                "gets; poll /summary instead."
+            )
+            raise ReadError(RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", message)
         first = await self._reader.summary(curriculum_id, bins)
-        return self._watch((curriculum_id, bins), first, current_principal.get())
+        return self._watch((curriculum_id, bins), first, principal)
 
     def close(self) -> None:
         """Ends every stream; a browser then reconnects, to this server's successor."""
@@ -115,6 +126,7 @@ class SummaryFeeds:
             topic = self._topics[key] = _Topic(summary_frame(first), (first.revision, first.stale))
             topic.task = asyncio.create_task(self._poll(key, topic), name=f"summary feed {key[0]}")
         topic.watchers += 1
+        self._streams_of[principal.name] += 1
         try:
             seen = topic.version  # Before the yield: news may come while this frame is being sent.
             yield b"retry: 2000\n\n" + topic.frame
@@ -129,6 +141,7 @@ class SummaryFeeds:
                     yield b": heartbeat\n\n"
         finally:
             topic.watchers -= 1
+            self._streams_of[principal.name] -= 1
             if topic.watchers == 0 and self._topics.get(key) is topic:
                 del self._topics[key]
                 if topic.task is not None:

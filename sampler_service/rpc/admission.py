@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -18,18 +19,21 @@ class Admission:
 
     Args:
         calls_per_second: of one caller; 0 sets no limit.
+        most_calls: of one token at once, so that others have room.
     """
 
-    def __init__(self, gate: Gate, calls_per_second: float) -> None:
+    def __init__(self, gate: Gate, calls_per_second: float, most_calls: int) -> None:
         self._gate = gate
         self._rate = RateLimiter(calls_per_second, 2 * calls_per_second) if calls_per_second > 0 else None
+        self._most_calls = most_calls
+        self._calls_of: Counter[str] = Counter()
 
     def may_be_known(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
         """Whether it is worth reading the request of a call that begins with this; `admit` decides."""
         return not self._gate.enabled or self._gate.may_know(_bearer(metadata))
 
     def admit(self, context: _Context, role: Role, method: str) -> Principal:
-        """Who calls; also in `current_principal` from here on.
+        """Who calls; also in `current_principal` from here on. `leave` ends it.
 
         Raises:
             CurriculumError: UNAUTHENTICATED, PERMISSION_DENIED or RESOURCE_EXHAUSTED.
@@ -52,7 +56,21 @@ class Admission:
                     "This caller exceeds rpc.max_calls_per_second. Send more in one call, or ask for a higher limit.",
                     retry_after_seconds=wait,
                 )
+        if principal.credential is not None:
+            if self._calls_of[principal.name] >= self._most_calls:
+                raise Throttled(
+                    "TOO_MANY_CALLS",
+                    f"{self._most_calls} calls of {principal.name!r} are open, streams included: half of "
+                    "rpc.max_concurrent_calls, the most that one token gets. End some first.",
+                    retry_after_seconds=1.0,
+                )
+            self._calls_of[principal.name] += 1
         return principal
+
+    def leave(self, principal: Principal) -> None:
+        """A call that was let in has ended."""
+        if principal.credential is not None:
+            self._calls_of[principal.name] -= 1
 
     def check_message(self, principal: Principal, role: Role, method: str, request: Any) -> None:
         """Whether the principal may do this to the curriculum that the message names.

@@ -218,6 +218,7 @@ class _Call(Generic[Answer]):
     def _end(
         self, began: float, code: grpc.StatusCode, request: Any, caller: Principal, span: ServerSpan
     ) -> None:
+        self._admission.leave(caller)
         seconds = time.perf_counter() - began
         self._seconds.observe(seconds)
         self._owner._handled.labels(*self._labels, code.name).inc()

@@ -41,7 +41,7 @@ class RpcServer:
         gate: Gate,
         share_port: bool = False,
     ) -> None:
-        admission = Admission(gate, settings.max_calls_per_second)
+        admission = Admission(gate, settings.max_calls_per_second, max(1, settings.max_concurrent_calls // 2))
         # The rest is for callers of the service itself.
         open_calls = OpenCalls(max(1, settings.max_concurrent_calls // 4))
         self._interceptor = CallInterceptor(registry, admission, open_calls)

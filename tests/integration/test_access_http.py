@@ -155,6 +155,21 @@ async def test_open_routes_tell_nothing_of_curricula(http: httpx.AsyncClient):
     }  # fmt: skip
 
 
+async def test_why_the_service_is_not_ready_is_for_its_log_once_there_are_tokens():
+    """It may name a curriculum or the log's server, and probes show no token."""
+
+    class Lagging(SimulatedReader):
+        async def ready(self) -> tuple[bool, str]:
+            return False, "curriculum 'secret' lags"
+
+    for gate, told in ((None, True), (Gate(auth_settings()), False)):
+        app = create_app(Lagging(), metrics_registry=CollectorRegistry(), gate=gate)
+        async with client(app) as http:
+            answer = await http.get("/readyz")
+            assert (answer.status_code, answer.json()["ready"]) == (503, False)
+            assert ("secret" in answer.text) == told
+
+
 async def test_signing_in_keeps_the_token_where_no_script_and_no_other_site_reaches_it(
     http: httpx.AsyncClient,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
@@ -167,3 +168,35 @@ async def test_a_caller_has_its_calls_per_second_and_others_have_theirs(service_
         assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
         assert refusal.retry_after_seconds is not None
         await call_any(running.channel, "ListCurricula", token=TOKENS[Role.TRAIN])
+
+
+async def answered(running: RunningService) -> bool:
+    try:
+        await call_any(running.channel, "ListCurricula", token=TOKENS[Role.READ])
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error).reason != "TOO_MANY_CALLS"
+    return True
+
+
+async def test_one_token_leaves_room_for_the_others(service_config: ServiceConfig):
+    """Else whoever may only read could open as many watches as there are calls, and nobody else would train."""
+    limits = {"auth": auth_settings(), "rpc": RpcSettings(max_concurrent_calls=8)}
+    async with running_service(service_config.model_copy(update=limits)) as running:
+        request = pb.CreateCurriculumRequest(curriculum_id="math", request_id=new_id())
+        await running.stub.CreateCurriculum(request, metadata=bearer(TOKENS[Role.ADMIN]), timeout=120)
+        watches = [
+            running.stub.WatchSummary(
+                pb.WatchSummaryRequest(curriculum_id="math"), metadata=bearer(TOKENS[Role.READ])
+            )
+            for _ in range(4)
+        ]
+        for watch in watches:
+            assert await watch.read() is not grpc.aio.EOF
+        refusal = await refused(call_any(running.channel, "ListCurricula", token=TOKENS[Role.READ]))
+        assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+        await call_any(running.channel, "ListCurricula", token=TOKENS[Role.TRAIN])
+        for watch in watches:
+            watch.cancel()
+        async with asyncio.timeout(120):
+            while not await answered(running):
+                await asyncio.sleep(0.05)

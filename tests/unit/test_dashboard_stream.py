@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
+from sampler_service.access import Gate, Role, current_principal
 from sampler_service.dashboard import DashboardServer, ReadError, create_app
 from sampler_service.dashboard.stream import SummaryFeeds
+from tests.access_tokens import TOKENS, auth_settings
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
 PATIENCE_SECONDS = 60
@@ -183,3 +185,28 @@ async def test_an_answer_does_not_wait_for_an_acknowledgement(server):
         for connection in connections:
             accepted = connection.transport.get_extra_info("socket")
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_one_token_leaves_streams_for_the_others(reader):
+    feeds = SummaryFeeds(reader, interval_seconds=60, max_streams=3, max_streams_of_a_token=1)
+    gate = Gate(auth_settings())
+    opened = []
+
+    async def open_as(role: Role) -> None:
+        token = current_principal.set(gate.authenticate(f"Bearer {TOKENS[role]}", (), ""))
+        try:
+            frames = await feeds.open("live", 0)
+            await anext(frames)
+            opened.append(frames)
+        finally:
+            current_principal.reset(token)
+
+    await open_as(Role.READ)
+    with pytest.raises(ReadError, match="one token"):
+        await open_as(Role.READ)
+    await open_as(Role.ADMIN)
+    await opened[0].aclose()
+    await open_as(Role.READ)
+    for frames in opened:
+        await frames.aclose()
+    assert feeds.stream_count == 0
