@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 from grpc_tools import protoc
 
 from docs_reference.markdown import code, prose, table
+from sampler_service.access import Role
 from sampler_service.rpc.roles import role_of
 
 __all__ = ["proto_page"]
@@ -80,6 +81,10 @@ def _sections(file: FileDescriptorProto, homes: Mapping[str, str]) -> Iterator[s
     yield prose(comments[_SYNTAX,])
     for index, service in enumerate(file.service):
         yield f"## Calls of {service.name}"
+        yield (
+            f"Where the service has tokens, each call needs a role: {Role.__doc__} Each role may do what the one"
+            " before it may, with the curricula in the token's scope ([Operations](../operations.md))."
+        )
         yield table(
             ("call", "role", ""),
             (

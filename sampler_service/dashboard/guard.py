@@ -27,15 +27,28 @@ from sampler_service.dashboard.encoding import dump_json
 from sampler_service.dashboard.errors import HTTP_STATUS_OF_CODE, error_body
 from sampler_service.dashboard.settings import HttpSettings
 
-__all__ = ["OPEN_PATHS", "SESSION_PATH", "Guard", "cookie_name"]
+__all__ = ["SESSION_PATH", "Guard", "cookie_name", "needs_all_curricula", "required_role"]
 
 SESSION_PATH = "/api/v1/session"
-OPEN_PATHS = re.compile(r"/|/compare|/c/[^/]*|/c/[^/]*/prompt|/static/.*|/healthz|/readyz|" + SESSION_PATH)
+_OPEN_PATHS = re.compile(r"/|/compare|/c/[^/]*|/c/[^/]*/prompt|/static/.*|/healthz|/readyz|" + SESSION_PATH)
 """The page without its data, the probes, and signing in."""
 
 _ALL_CURRICULA = ("/metrics",)
 _OF_ONE = re.compile(r"/api/v1/curricula/([^/]+)(?:/.*)?", re.DOTALL)
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def required_role(method: str, path: str) -> Role | None:
+    """The role that a request needs; None: it is open, and answers without a token."""
+    if _OPEN_PATHS.fullmatch(path):
+        return None
+    # What may be written here is what needs the role over gRPC too: the strategy.
+    return Role.READ if method in _SAFE_METHODS else Role.ADMIN
+
+
+def needs_all_curricula(path: str) -> bool:
+    """Whether a path tells of every curriculum, so that a token of some of them is not enough."""
+    return path in _ALL_CURRICULA
 
 
 def cookie_name(secure: bool) -> str:
@@ -90,18 +103,18 @@ class Guard:
         if not length.isdecimal() or int(length) > self._settings.max_body_bytes:
             raise Throttled("BODY_TOO_LARGE", self._too_large)
         address = scope["client"][0] if scope.get("client") else ""
-        is_open = OPEN_PATHS.fullmatch(path) is not None
+        role = required_role(scope["method"], path)
         from_cookie = False
         caller = address
-        if self._gate.enabled and not is_open:
+        if self._gate.enabled and role is not None:
             authorization, from_cookie = _shown(headers, scope["scheme"] == "https")
             principal = self._gate.authenticate(authorization, (), address)
-            _require(principal, scope["method"], path)
+            _require(principal, role, scope["method"], path)
             current_principal.set(principal)
             caller = principal.name
         if scope["method"] not in _SAFE_METHODS and (from_cookie or not headers.get("authorization")):
             _require_own_page(headers)
-        if not is_open or path == SESSION_PATH:
+        if role is not None or path == SESSION_PATH:
             wait = self._rate.wait_seconds(caller)
             if wait > 0:
                 raise Throttled(
@@ -154,13 +167,11 @@ def _shown(headers: Mapping[str, str], secure: bool) -> tuple[str, bool]:
     return (f"Bearer {morsel.value}", True) if morsel is not None and morsel.value else ("", False)
 
 
-def _require(principal: Principal, method: str, path: str) -> None:
+def _require(principal: Principal, role: Role, method: str, path: str) -> None:
     one = _OF_ONE.fullmatch(path)
     principal.require(Role.READ, path, one[1] if one else "")
-    if method not in _SAFE_METHODS:
-        # What may be written here is what needs the role over gRPC too: the strategy.
-        principal.require(Role.ADMIN, f"{method} {path}")
-    if path in _ALL_CURRICULA:
+    principal.require(role, f"{method} {path}")
+    if needs_all_curricula(path):
         principal.require_all_curricula(path)
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.access import Gate, Role, current_principal
 from sampler_service.dashboard import HttpSettings, ReadError, create_app
+from sampler_service.dashboard.guard import required_role
 from sampler_service.host_reader import HostReader, HostWriter
 from tests.access_tokens import EXPIRED, TEAM_A, TOKENS, auth_settings, bearer
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
@@ -90,6 +91,21 @@ async def test_no_closed_route_answers_without_a_token_that_is_known(http: httpx
             assert answer.status_code == 401, (method, path, headers)
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert answer.headers["content-security-policy"]
+
+
+async def test_each_route_answers_the_roles_that_include_the_one_it_is_said_to_need(http: httpx.AsyncClient):
+    for method, path in closed_routes():
+        needed = required_role(method, path)
+        assert needed is not None, f"{method} {path} is open, and not listed above"
+        if path.endswith("/stream"):
+            continue  # It would go on; that it is closed is tried with the others.
+        for role, token in TOKENS.items():
+            answer = await http.request(method, filled(path, "math"), headers=dict(bearer(token)), json={})
+            if role.includes(needed):
+                assert answer.status_code not in (401, 403, 500), (method, path, role)
+            else:
+                assert answer.status_code == 403, (method, path, role)
+                assert answer.json()["error"]["reason"] == "ROLE_TOO_LOW"
 
 
 async def test_no_route_shows_a_curriculum_outside_the_tokens_scope(http: httpx.AsyncClient):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import pytest
+from starlette.routing import Mount
 
 from curriculum.v1 import curriculum_pb2, log_pb2
 from docs_reference.command_page import command_page, commands
@@ -17,6 +19,9 @@ from docs_reference.strategy_page import REGISTRIES, strategy_page
 from sampler_service.curriculum.iterations import Iterations
 from sampler_service.curriculum.presets import PRESETS
 from sampler_service.curriculum.strategy import Estimator, Strategy
+from sampler_service.dashboard import create_app
+from sampler_service.dashboard.guard import required_role
+from sampler_service.dashboard.reader import CurriculumReader, StrategyWriter
 from sampler_service.rpc.roles import METHOD_ROLES
 
 PROTOS = {"curriculum.proto": curriculum_pb2.DESCRIPTOR, "log.proto": log_pb2.DESCRIPTOR}
@@ -57,6 +62,8 @@ def test_every_rpc_is_there_with_the_role_it_needs() -> None:
         text = section(page, f"### {method.name} {{#call-{method.name}}}")
         assert f"role `{METHOD_ROLES[method.name].name.lower()}`" in text
         assert f"(rpc.md#{method.input_type.name}), answers with" in text
+        assert f"| [{method.name}](#call-{method.name}) | {METHOD_ROLES[method.name]} |" in page
+    assert set(METHOD_ROLES) == {method.name for method in methods}
     assert "buf:lint" not in page
 
 
@@ -96,9 +103,30 @@ def test_every_command_is_there_with_every_option() -> None:
                 assert f"`{option}`" in text, f"{name} {option}"
 
 
-def test_every_variable_of_the_service_and_every_route_is_there() -> None:
+def test_every_variable_of_the_service_is_there() -> None:
     assert service_settings_table() in service_settings_page()
-    assert "| `PUT /api/v1/curricula/{curriculum_id}/strategy` | Puts a strategy in force." in http_page()
+
+
+def test_every_route_is_there_with_the_role_it_needs_and_what_it_does() -> None:
+    listed = rows(http_page())
+    app = create_app(cast(CurriculumReader, None), writer=cast(StrategyWriter, object()))
+    pending, served = list(app.routes), {}
+    while pending:
+        route = pending.pop()
+        pending += getattr(getattr(route, "original_router", None), "routes", [])
+        if path := getattr(route, "path", ""):
+            for method in set(getattr(route, "methods", None) or ["GET"]) - {"HEAD"}:
+                # A mount's path is where it begins; what a path holds may be of any length.
+                served[f"{method} {path.replace(':path', '')}"] = required_role(
+                    method, f"{path}/" if isinstance(route, Mount) else path
+                )
+    assert set(listed) == set(served)
+    for route, role in served.items():
+        cells = listed[route].strip("| ").split(" | ")
+        assert cells[1].partition(",")[0] == (role or "open"), route
+        assert cells[2], f"{route}: what it does is not said"
+    assert "| admin | Puts a strategy in force." in listed["PUT /api/v1/curricula/{curriculum_id}/strategy"]
+    assert listed["GET /metrics"].split(" | ")[1] == "read, of all curricula"
 
 
 @pytest.mark.torch
