@@ -21,6 +21,7 @@ from sampler_service.curriculum.errors import (
     NotFound,
 )
 from sampler_service.curriculum.fold_version import FOLD_VERSION
+from sampler_service.curriculum.presets import DEFAULT_PRESET
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogExistsError, Outline, SnapshotError
 from sampler_service.replica.allocator import give_back_memory
@@ -40,7 +41,6 @@ __all__ = ["AdministrationCalls"]
 
 _log = structlog.get_logger(__name__)
 
-_DEFAULT_PRESET: Final = "frontier"
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 16
@@ -56,7 +56,7 @@ class AdministrationCalls(CurriculumCalls):
         _require_request_id(request)
         require_id(request.curriculum_id, "curriculum_id")
         strategy = to_strategy(request.strategy)
-        preset = request.strategy.preset or _DEFAULT_PRESET
+        preset = request.strategy.preset or DEFAULT_PRESET
         if request.validate_only:
             if await self._client.log(request.curriculum_id).exists():
                 raise _exists(request.curriculum_id)
@@ -184,7 +184,7 @@ class AdministrationCalls(CurriculumCalls):
         """UpdateCurriculum."""
         _require_request_id(request)
         strategy = to_strategy(request.strategy)
-        preset = request.strategy.preset or _DEFAULT_PRESET
+        preset = request.strategy.preset or DEFAULT_PRESET
         event = log_pb2.Event(
             request_id=request.request_id,
             fingerprint=fingerprint(request),
