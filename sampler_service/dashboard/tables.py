@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from curriculum.v1 import curriculum_pb2 as pb
@@ -135,11 +136,19 @@ def visits(history: pb.GetPromptHistoryResponse) -> Iterable[Sequence[object]]:
     yield from zip(*columns, sources, statuses, strict=True)
 
 
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠].*[(|!]", re.DOTALL)  # noqa: RUF001
+"""What a spreadsheet would run: a formula that calls something or looks elsewhere. `-3+4` is a prompt's id."""
+
+
 def write_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as RFC 4180 text."""
+    """Rows as RFC 4180 text. Ids and names are chosen by callers: an apostrophe keeps formulas from being run."""
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows(map(_harmless, rows))
     return text.getvalue()
+
+
+def _harmless(row: Sequence[object]) -> Sequence[object]:
+    return [f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in row]
 
 
 def prompt_rows(page: pb.ListPromptStatesResponse) -> Iterable[Sequence[object]]:

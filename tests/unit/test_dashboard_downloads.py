@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import create_app
 from sampler_service.dashboard.parquet import visits_parquet, write_parquet
-from sampler_service.dashboard.tables import VISIT_COLUMNS
+from sampler_service.dashboard.tables import VISIT_COLUMNS, write_csv
 from tests.browser.simulated_reader import SimulatedCurriculum, SimulatedReader
 
 API = "/api/v1/curricula/trained"
@@ -81,6 +81,23 @@ async def test_every_prompt_that_matches_is_in_the_file_in_the_order_asked_for(
     assert {type(value) for value in columns["visits"]} == {int}
     lines = (await http.get(f"{API}/prompts.csv", params={"contains": "7"})).text.splitlines()
     assert len(lines) == len(columns["prompt_id"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("=HYPERLINK(A1)", "'=HYPERLINK(A1)"),
+        ("\t@SUM(1)", "'\t@SUM(1)"),
+        ("+1\n-IMPORTXML(1)", "'+1\n-IMPORTXML(1)"),
+        ("-3+4", "-3+4"),
+        ("a=(1)", "a=(1)"),
+        ("'quoted'", "'quoted'"),
+        (-0.5, "-0.5"),
+    ],
+)
+def test_no_id_runs_as_a_formula_in_a_spreadsheet(cell: object, written: str) -> None:
+    assert list(csv.reader(io.StringIO(write_csv([[cell, 1]]), newline=""))) == [[written, "1"]]
 
 
 async def test_a_file_of_no_rows_has_its_columns() -> None:
