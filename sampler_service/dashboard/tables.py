@@ -136,7 +136,7 @@ def visits(history: pb.GetPromptHistoryResponse) -> Iterable[Sequence[object]]:
     yield from zip(*columns, sources, statuses, strict=True)
 
 
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠].*[(|!]", re.DOTALL)  # noqa: RUF001
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠].*[(|!]", re.DOTALL)
 """What a spreadsheet would run: a formula that calls something or looks elsewhere. `-3+4` is a prompt's id."""
 
 
