@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,15 +32,15 @@ from sampler_service.curriculum.table import column_dtype
 __all__ = ["ArchiveError", "read_archive", "read_manifest"]
 
 _CHUNK_BYTES: Final = 2**20
-Fault = Literal["foreign", "newer", "damaged"]
+Fault = Literal["foreign", "newer", "damaged", "large"]
 
 
 class ArchiveError(ValueError):
     """The file is not one that this release can import.
 
     Args:
-        fault: `foreign` (not an exported curriculum), `newer` (a format this release does not know), or
-            `damaged` (cut, changed, or rewritten by another program).
+        fault: `foreign` (not an exported curriculum), `newer` (a format this release does not know),
+            `damaged` (cut, changed, or rewritten by another program), or `large` (it unpacks to too much).
     """
 
     def __init__(self, fault: Fault, message: str) -> None:
@@ -115,16 +116,26 @@ def read_manifest(path: Path) -> ArchiveManifest:
         return _manifest(file)
 
 
-def read_archive(path: Path) -> tuple[ArchiveManifest, dict[str, NDArray[Any]]]:
+def read_archive(
+    path: Path, most_bytes: int = sys.maxsize
+) -> tuple[ArchiveManifest, dict[str, NDArray[Any]]]:
     """The manifest, and the state's arrays as `CurriculumState.restore` takes them.
 
     Memory beside the result: one row group. Every array is checked against its digest.
+
+    Args:
+        most_bytes: of all arrays; what says that it unpacks to more is not unpacked.
 
     Raises:
         ArchiveError: see there.
     """
     with _open(path) as file:
         manifest = _manifest(file)
+        unpacked = _unpacked_bytes(file, manifest)
+        if unpacked > most_bytes:
+            raise ArchiveError(
+                "large", f"The file unpacks to {unpacked:,} bytes; at most {most_bytes:,} are allowed here."
+            )
         if file.metadata.num_rows != manifest.prompts:
             raise _damaged(f"it has {file.metadata.num_rows} rows, {manifest.prompts} were written")
         missing = set(manifest.columns) - set(file.schema_arrow.names)
@@ -132,15 +143,37 @@ def read_archive(path: Path) -> tuple[ArchiveManifest, dict[str, NDArray[Any]]]:
             raise _damaged(f"column {min(missing)!r} is missing")
         try:
             arrays = _Columns(manifest).read(file)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             if isinstance(error, ArchiveError):
                 raise
-            raise _damaged(str(error).splitlines()[0][:200]) from None
+            raise _damaged(str(error).partition("\n")[0][:200]) from None
+    size = path.stat().st_size
     with path.open("rb") as raw:
         for section in manifest.sections:
+            if not (section.offset >= 0 and 0 <= section.stored_bytes <= size):
+                raise _damaged(f"section {section.name!r} does not lie in it")
             raw.seek(section.offset)
             arrays[section.name] = _read_section(raw.read(section.stored_bytes), section)
     return manifest, arrays
+
+
+def _unpacked_bytes(file: pq.ParquetFile, manifest: ArchiveManifest) -> int:
+    """By what the file says of itself, before any of it is unpacked."""
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    columns: int = sum(max(group.total_byte_size, 0) for group in groups)
+    try:
+        sections = sum(_expected_bytes(section) for section in manifest.sections)
+        rows = manifest.prompts * (2 * manifest.embedding_dim + 8 * len(manifest.columns))
+    except (TypeError, ValueError) as error:
+        raise _damaged(f"its manifest cannot be read ({error})") from None
+    return columns + sections + rows
+
+
+def _expected_bytes(section: Section) -> int:
+    dtype = np.dtype(section.dtype)
+    if dtype.hasobject or min(section.shape, default=0) < 0:
+        raise ValueError(f"section {section.name!r} is no array of numbers")
+    return int(math.prod(section.shape) * dtype.itemsize)
 
 
 class _Columns:
@@ -219,13 +252,12 @@ def _little(array: NDArray[Any]) -> bytes:
 
 def _read_section(stored: bytes, section: Section) -> NDArray[Any]:
     try:
-        dtype = np.dtype(section.dtype)
-        expected = math.prod(section.shape) * dtype.itemsize
+        expected = _expected_bytes(section)
         raw = zlib.decompressobj().decompress(stored, expected + 1)
-    except (zlib.error, TypeError) as error:
+    except (zlib.error, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise _damaged(f"section {section.name!r} cannot be read ({error})") from None
     digest = new_digest()
     digest.update(raw)
     if len(raw) != expected or digest.hexdigest() != section.digest:
         raise _damaged(f"section {section.name!r} does not match its digest")
-    return np.frombuffer(bytearray(raw), dtype=dtype).reshape(section.shape)
+    return np.frombuffer(bytearray(raw), dtype=np.dtype(section.dtype)).reshape(section.shape)

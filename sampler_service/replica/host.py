@@ -81,8 +81,14 @@ class ReplicaHost(AdministrationCalls, PromptCalls, BatchCalls, CheckpointCalls,
         return self._tailing.interval_seconds
 
     def statistics(self) -> list[CurriculumStatistics]:
-        """Figures of the loaded curricula."""
-        return [statistics_of(replica) for replica in self._curricula]
+        """Figures of the loaded curricula; one whose state is unsound is left out, and in the log."""
+        figures = []
+        for replica in self._curricula:
+            try:
+                figures.append(statistics_of(replica))
+            except Exception:
+                _log.exception("no figures", curriculum_id=replica.curriculum_id)
+        return figures
 
     def residency(self) -> Residency:
         """How many curricula are in memory, and how they come and go."""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,15 @@ from sampler_service.curriculum.machine import require_checkpoint
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import IMPORT_REVISION, LogClient, LogExistsError
 from sampler_service.replica.curriculum_replica import CurriculumReplica
+from sampler_service.replica.outlining import outline
+from sampler_service.replica.pool_figures import look_at_pool
+from sampler_service.replica.reading import summary
 from sampler_service.replica.requests import require_id, require_request_id
 from sampler_service.replica.restoring import load_state
 
 __all__ = ["ReceivedExport", "export_chunks"]
+
+_BINS: Final = 10
 
 
 def _archive() -> ModuleType:
@@ -167,18 +172,22 @@ class ReceivedExport:
         await asyncio.to_thread(file.flush)
         return await asyncio.to_thread(cls, file, *names)
 
-    async def begin_log(self, client: LogClient) -> None:
+    async def begin_log(self, client: LogClient, most_bytes: int) -> None:
         """Creates the curriculum, in one step: wholly or not at all.
+
+        Args:
+            most_bytes: that it may unpack to.
 
         Raises:
             InvalidArgument: the file is damaged.
+            Exhausted: it unpacks to more than that.
             FailedPrecondition: its strategy needs a newer release.
             LogExistsError: there is a curriculum of this name.
         """
         log = client.log(self.curriculum_id)
         if await log.exists():
             raise LogExistsError(f"curriculum {self.curriculum_id!r} exists already")
-        arrays = await asyncio.to_thread(self._read)
+        arrays = await asyncio.to_thread(self._read, most_bytes)
         staged = client.stage(self.curriculum_id)
         try:
             await staged.save(arrays)
@@ -187,16 +196,20 @@ class ReceivedExport:
             await staged.discard()
             raise
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, most_bytes: int) -> dict[str, Any]:
         archive = _archive()
         try:
-            manifest, arrays = archive.read_archive(self._path)
+            manifest, arrays = archive.read_archive(self._path, most_bytes)
             state = CurriculumState.restore(arrays)
+            # What cannot be shown would be in the way of every list and scrape.
+            summary(state, _BINS, look_at_pool(state, _BINS))
+            outline(state)
         except archive.ArchiveError as error:
             raise _refusal(error.fault, str(error)) from None
         except CurriculumError as error:
             raise _refusal("newer", f"The exported strategy is not known here: {error.message}") from None
-        except (KeyError, ValueError, TypeError) as error:
+        except Exception as error:
+            # Whoever made the file chose every number in it, so anything may fail.
             raise _refusal("damaged", f"The file does not hold a whole curriculum: {error!r}.") from None
         if state.table.size != manifest.prompts:
             raise _refusal("damaged", "The file does not hold as many prompts as it says.")
@@ -204,6 +217,8 @@ class ReceivedExport:
 
 
 def _refusal(fault: str, message: str) -> CurriculumError:
+    if fault == "large":
+        return Exhausted("IMPORT_TOO_LARGE", f"{message} Raise replica.max_memory_bytes.", "data")
     if fault == "newer":
         return FailedPrecondition("EXPORT_FORMAT", message, "data")
     reason = "NOT_AN_EXPORT" if fault == "foreign" else "EXPORT_DAMAGED"

@@ -10,9 +10,12 @@ import pytest
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.fold_version import FOLD_VERSION
+from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogClient, revision_millis
-from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.replica import CurriculumStatistics, ReplicaHost, ReplicaSettings
+from sampler_service.replica import host as host_module
 from sampler_service.replica.calls import administration
+from sampler_service.replica.curriculum_replica import CurriculumReplica
 
 QUIET = ReplicaSettings(tick_seconds=3600)
 NAMES = [f"c{i}" for i in range(12)]
@@ -173,3 +176,32 @@ async def test_a_curriculum_that_cannot_be_loaded_does_not_spoil_the_list(
     assert len(everything) == len(NAMES)
     assert everything["c5"].stale
     assert everything["c5"].rollout_count == 4
+
+
+async def test_a_curriculum_whose_state_is_unsound_spoils_neither_the_list_nor_the_metrics(
+    log_client: LogClient, left: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours, or a file that somebody made up: the other curricula go on."""
+    host = ReplicaHost(log_client, QUIET)
+    for name in NAMES[:3]:
+        await report(host, name, "later")
+    true_outline, true_figures = administration.outline, host_module.statistics_of
+
+    def outline(state: CurriculumState) -> pb.ListCurriculaResponse:
+        if state.curriculum_id == NAMES[1]:
+            raise TypeError("no number")
+        return true_outline(state)
+
+    def figures(replica: CurriculumReplica) -> CurriculumStatistics:
+        if replica.curriculum_id == NAMES[1]:
+            raise TypeError("no number")
+        return true_figures(replica)
+
+    monkeypatch.setattr(administration, "outline", outline)
+    monkeypatch.setattr(host_module, "statistics_of", figures)
+    curricula = await listed(host)
+    assert sorted(curricula) == sorted(NAMES)
+    assert curricula[NAMES[1]].stale
+    assert not curricula[NAMES[0]].stale
+    assert {one.curriculum_id for one in host.statistics()} == {NAMES[0], NAMES[2]}
+    await host.close()

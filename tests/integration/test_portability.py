@@ -14,7 +14,10 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from curriculum.v1 import curriculum_pb2 as pb
+from sampler_service.archive import archive_chunks
 from sampler_service.config import ServiceConfig
+from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.strategy import resolve
 from sampler_service.log import LogClient, RedisSettings
 from tests.redis_servers import running_server, valkey_binary
 from tests.rpc_calls import add, create, new_id, next_batch, refused, report
@@ -189,6 +192,17 @@ async def test_what_is_no_export_is_refused_and_leaves_nothing_behind(
 async def all_keys(client: LogClient) -> set[bytes]:
     pattern = f"{client.settings.key_prefix}*"
     return set(await client.call(lambda redis: redis.keys(pattern)))
+
+
+async def test_a_file_whose_digests_are_right_and_whose_state_is_not_is_refused(
+    service: RunningService,
+) -> None:
+    """Whoever makes a file makes its digests, too: it must not get in the way of other curricula."""
+    state = CurriculumState("made-up", resolve("uniform-grpo", {}), "uniform-grpo")
+    state.history.rollouts_saved = "many"  # type: ignore[assignment]
+    refusal = await refused(imported(service, b"".join(archive_chunks(state))))
+    assert refusal.said == ("INVALID_ARGUMENT", "EXPORT_DAMAGED", "data")
+    assert not (await service.stub.ListCurricula(pb.ListCurriculaRequest())).curricula
 
 
 async def test_an_import_that_is_broken_off_leaves_no_curriculum_and_no_keys(

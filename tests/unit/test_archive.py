@@ -184,6 +184,46 @@ def test_a_changed_column_is_noticed(tmp_path: Path) -> None:
     assert (fault, "column 'successes' does not match its digest" in message) == ("damaged", True)
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"shape": [2**50]}, "large"),
+        ({"shape": [2**40, 2**40]}, "large"),
+        ({"shape": [-1]}, "damaged"),
+        ({"shape": None}, "damaged"),
+        ({"dtype": "O"}, "damaged"),
+        ({"dtype": "no such type"}, "damaged"),
+        ({"offset": -5}, "damaged"),
+        ({"stored_bytes": 2**62}, "damaged"),
+        ({"stored_bytes": -1}, "damaged"),
+        ({"embedding_dim": 10**15}, "large"),
+        ({"prompts": 10**15}, "large"),
+        ({"prompts": -1}, "damaged"),
+    ],
+    ids=str,
+)
+def test_a_manifest_made_up_to_do_harm_is_refused_before_anything_is_unpacked(
+    change: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    """Whoever makes the file makes its digests, too."""
+    path = written(trained().state, tmp_path / "c.parquet")
+    manifest = json.loads(pq.ParquetFile(path).metadata.metadata[MANIFEST_KEY])
+    (manifest if set(change) <= set(manifest) else manifest["sections"][0]).update(change)
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    changes = {MANIFEST_KEY: text, CHECKSUM_KEY: checksum(text)}
+    with pytest.raises(ArchiveError) as caught:
+        read_archive(with_metadata(path, changes, tmp_path / "changed.parquet"), most_bytes=2**30)
+    assert caught.value.fault == fault, caught.value
+
+
+def test_what_unpacks_to_more_than_there_is_room_for_is_not_unpacked(tmp_path: Path) -> None:
+    path = written(trained().state, tmp_path / "c.parquet")
+    read_archive(path, most_bytes=2**24)
+    with pytest.raises(ArchiveError, match="unpacks to") as caught:
+        read_archive(path, most_bytes=1000)
+    assert caught.value.fault == "large"
+
+
 def test_a_file_that_was_cut_is_damaged(tmp_path: Path) -> None:
     path = written(trained().state, tmp_path / "c.parquet")
     whole = path.read_bytes()

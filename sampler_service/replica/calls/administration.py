@@ -23,7 +23,7 @@ from sampler_service.curriculum.errors import (
 from sampler_service.curriculum.fold_version import FOLD_VERSION
 from sampler_service.curriculum.presets import DEFAULT_PRESET
 from sampler_service.curriculum.state import CurriculumState
-from sampler_service.log import LogExistsError, Outline, SnapshotError
+from sampler_service.log import LogError, LogExistsError, Outline, SnapshotError
 from sampler_service.replica.allocator import give_back_memory
 from sampler_service.replica.answers import curriculum_message
 from sampler_service.replica.calls.base import CurriculumCalls
@@ -96,7 +96,7 @@ class AdministrationCalls(CurriculumCalls):
             received = await ReceivedExport.receive(requests, file, self._settings.max_import_bytes)
             duplicate = False
             try:
-                await received.begin_log(self._client)
+                await received.begin_log(self._client, self._settings.max_memory_bytes)
                 self._curricula.forget(received.curriculum_id)
             except LogExistsError:
                 await self._require_repeat(received.curriculum_id, received.event)
@@ -165,16 +165,20 @@ class AdministrationCalls(CurriculumCalls):
             try:
                 replica = await self._reading(curriculum_id, browsing=True)
                 await replica.keep_outline()
+                told = outline(replica.state)
             except NotFound:
                 return pb.ListCurriculaResponse()
             except (CurriculumError, SnapshotError) as error:
                 # It cannot be used here; the list of all the others can.
                 _log.warning("listed as it was", curriculum_id=curriculum_id, why=str(error))
-                if not line.curricula:
-                    line.curricula.add(curriculum_id=curriculum_id)
-                    line.summaries.add(curriculum_id=curriculum_id)
+                line = line if line.curricula else _name_only(curriculum_id)
+            except LogError:
+                raise
+            except Exception:
+                _log.exception("listed as it was", curriculum_id=curriculum_id)
+                line = line if line.curricula else _name_only(curriculum_id)
             else:
-                line = outline(replica.state)
+                line = told
                 if not replica.stale:
                     return line
         line.curricula[0].stale = line.summaries[0].stale = True
@@ -233,6 +237,13 @@ def _require_request_id(request: pb.CreateCurriculumRequest | pb.UpdateCurriculu
     """What only checks is not remembered, and needs no id."""
     if request.request_id or not request.validate_only:
         require_request_id(request.request_id)
+
+
+def _name_only(curriculum_id: str) -> pb.ListCurriculaResponse:
+    line = pb.ListCurriculaResponse()
+    line.curricula.add(curriculum_id=curriculum_id)
+    line.summaries.add(curriculum_id=curriculum_id)
+    return line
 
 
 def _exists(curriculum_id: str) -> AlreadyExists:
