@@ -14,6 +14,8 @@ _MAX_LOAD = 0.7
 # them takes long: 4 per new id are enough to be done before the old array is full.
 _MOVING_LOAD = 0.5
 _MOVED_PER_NEW = 4
+# Ids in memory as objects while an index is built of all there are; and for so long no other thread runs.
+_BUILT_TOGETHER = 16_384
 
 IdsBetween = Callable[[int, int], list[bytes]]
 
@@ -69,10 +71,7 @@ class IdIndex:
         start, self._count = self._count, self._count + len(ids)
         if self._count > _MAX_LOAD * len(self._slots):
             # More at once than there was room for.
-            capacity = 1 << int(np.ceil(np.log2(self._count / _MAX_LOAD)))
-            self._slots, self._larger = np.full(capacity, _EMPTY, dtype=np.int32), None
-            everything = ids if start == 0 else self._ids_between(0, self._count)
-            _place(self._slots, self._hashes(everything), 0)
+            self.build(self._count)
             return
         _place(self._slots, self._hashes(ids), start)
         if self._larger is None and self._count > _MOVING_LOAD * len(self._slots):
@@ -83,6 +82,15 @@ class IdIndex:
             self._moved = stop
             if stop == self._count:
                 self._slots, self._larger = self._larger, None
+
+    def build(self, count: int) -> None:
+        """Makes the index anew, of the rows before `count`. O(count) time; beside itself it takes little memory."""
+        capacity = 1 << max(4, int(np.ceil(np.log2(max(count, 1) / _MAX_LOAD))))
+        self._slots, self._larger = np.full(capacity, _EMPTY, dtype=np.int32), None
+        for start in range(0, count, _BUILT_TOGETHER):
+            ids = self._ids_between(start, min(start + _BUILT_TOGETHER, count))
+            _place(self._slots, self._hashes(ids), start)
+        self._count = count
 
 
 def _place(slots: NDArray[np.int32], hashes: NDArray[np.int64], first_row: int) -> None:

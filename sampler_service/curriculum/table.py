@@ -176,7 +176,7 @@ class PromptTable:
     def build_index(self) -> IdIndex:
         """The index of the ids there are now. Reads only, so it may run in a thread while prompts are added."""
         index = IdIndex(self._id_at, self._ids_between)
-        index.insert(self._ids_between(0, self.size))
+        index.build(self.size)
         return index
 
     def adopt_index(self, index: IdIndex) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ from google.protobuf.json_format import ParseDict
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.curriculum.errors import Exhausted
 from sampler_service.curriculum.planner import BatchPlanner
-from sampler_service.log import LogClient
+from sampler_service.curriculum.pool_weights import PoolWeights
+from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.table import PromptTable
+from sampler_service.log import LogClient, snapshots
 from sampler_service.replica import ReplicaHost, ReplicaSettings
+from sampler_service.workers import heartbeat
 
 LARGE = ReplicaSettings(tick_seconds=3600, background_refresh_prompts=50)
 """Pools of fifty prompts count as large."""
@@ -175,3 +181,61 @@ async def test_callers_who_never_pause_do_not_keep_the_pool_from_being_weighed_a
 
     await asyncio.gather(advance(), *(trainer(number) for number in range(4)))
     assert replica.planner.weights.weighings > before
+
+
+async def test_a_worker_gives_signs_of_life_while_a_large_pool_is_loaded_and_worked_on(
+    log_client: LogClient, host: ReplicaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long each part takes: none goes on here before another sign was given."""
+    await pool(host, "cures")
+    checkpoint = pb.CreateCheckpointRequest(curriculum_id="math", request_id="keep", checkpoint_id="kept")
+    await host.create_checkpoint(checkpoint)
+    await host.close()
+    reader, writer = os.pipe()
+    monkeypatch.setattr(heartbeat, "_STANDARD_OUTPUT", writer)
+    signs = asyncio.create_task(heartbeat.give_signs(0.1))
+    loops_thread, seen = threading.get_ident(), set()
+
+    def after_another_sign(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def slow(*arguments, **more):
+            seen.add(name)
+            assert threading.get_ident() != loops_thread, f"{name} keeps the event loop"
+            os.read(reader, 2**20)
+            assert os.read(reader, 2**20).startswith(heartbeat.SIGN)
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    parts = [
+        (snapshots, "_place"),
+        (CurriculumState, "restore"),
+        (CurriculumState, "export"),
+        (PromptTable, "build_index"),
+        (PoolWeights, "weigh_pool"),
+    ]
+    for owner, name in parts:
+        after_another_sign(owner, name)
+    try:
+        again = ReplicaHost(log_client, LARGE, seed=2)
+        granted = await batch(again, "first")
+        assert await report(again, granted, "r") > 0
+        wanted = pb.PromptFilter(prompt_ids=["p7"])
+        listed = await again.list_prompt_states(
+            pb.ListPromptStatesRequest(curriculum_id="math", filter=wanted)
+        )
+        assert listed.prompt_ids == ["p7"]
+        await again.create_checkpoint(
+            pb.CreateCheckpointRequest(curriculum_id="math", request_id="keep more", checkpoint_id="more")
+        )
+        await again.restore_checkpoint(
+            pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="kept")
+        )
+        assert len((await batch(again, "second")).prompt_ids) == 8
+        await again.close()
+    finally:
+        signs.cancel()
+        os.close(writer)  # A thread that still waits for a sign waits no longer.
+    assert seen == {name for _, name in parts}
+    os.close(reader)

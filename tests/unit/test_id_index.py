@@ -27,6 +27,24 @@ def test_every_id_is_found_however_many_come_at_once(at_once: int) -> None:
     assert index.find([b"id--1", *(f"x{i}".encode() for i in range(200))]).tolist() == [-1] * 201
 
 
+def test_an_index_of_all_ids_is_built_without_having_them_all_in_memory() -> None:
+    kept = [f"id-{i}".encode() for i in range(50_000)]
+    asked: list[int] = []
+
+    def ids_between(start: int, stop: int) -> list[bytes]:
+        asked.append(stop - start)
+        return kept[start:stop]
+
+    index = IdIndex(kept.__getitem__, ids_between)
+    index.build(len(kept))
+    assert sum(asked) == len(index) == len(kept)
+    assert max(asked) < 20_000
+    assert index.find(kept).tolist() == list(range(len(kept)))
+    kept.append(b"one more")
+    index.insert(kept[-1:])
+    assert index.find([b"one more", b"none"]).tolist() == [50_000, -1]
+
+
 def test_no_insertion_moves_more_than_a_few_ids_per_new_one() -> None:
     asked: list[int] = []
     kept: list[bytes] = []
