@@ -9,6 +9,7 @@ from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import tables
 from sampler_service.dashboard.encoding import dump_json, encode_message
 from sampler_service.dashboard.errors import INVALID_ARGUMENT, NOT_FOUND
+from sampler_service.dashboard.ids_in_paths import CurriculumId, IdInPath
 from sampler_service.dashboard.openapi import answers
 from sampler_service.dashboard.reader import CurriculumReader, ReadError
 from sampler_service.dashboard.stream import SummaryFeeds
@@ -66,17 +67,17 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
         return _json(encode_message(await reader.list_curricula(page_size, page_token)))
 
     @router.get("/curricula/{curriculum_id}", responses=answers(pb.Curriculum))
-    async def get_curriculum(curriculum_id: str) -> Response:
+    async def get_curriculum(curriculum_id: CurriculumId) -> Response:
         """Settings and counters of one curriculum, the strategy spelt out."""
         return _json(encode_message(await reader.curriculum(curriculum_id)))
 
     @router.get("/curricula/{curriculum_id}/summary", responses=answers(pb.Summary))
-    async def get_summary(curriculum_id: str, bins: Bins = 0) -> Response:
+    async def get_summary(curriculum_id: CurriculumId, bins: Bins = 0) -> Response:
         """Everything the charts show."""
         return _json(encode_message(await reader.summary(curriculum_id, bins)))
 
     @router.get("/curricula/{curriculum_id}/stream", responses=answers(None, "text/event-stream"))
-    async def stream_summary(curriculum_id: str, bins: Bins = 0) -> StreamingResponse:
+    async def stream_summary(curriculum_id: CurriculumId, bins: Bins = 0) -> StreamingResponse:
         """Server-Sent Events: `summary` when the revision changes, `problem` when it cannot be read."""
         frames = await feeds.open(curriculum_id, bins)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -84,7 +85,7 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
 
     @router.get("/curricula/{curriculum_id}/prompts", responses=answers(pb.ListPromptStatesResponse))
     async def list_prompts(
-        curriculum_id: str,
+        curriculum_id: CurriculumId,
         where: Filter,
         page_size: PageSize = 50,
         page_token: str = "",
@@ -102,13 +103,13 @@ def create_router(reader: CurriculumReader, feeds: SummaryFeeds) -> APIRouter:
 
     @router.get("/curricula/{curriculum_id}/prompt-history", responses=answers(pb.GetPromptHistoryResponse))
     async def get_prompt_history(
-        curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0
+        curriculum_id: CurriculumId, prompt_id: PromptId, most_visits: MostVisits = 0
     ) -> Response:
         """One prompt's visits, as far back as the log goes."""
         return _json(encode_message(await reader.prompt_history(curriculum_id, prompt_id, most_visits)))
 
     @router.get("/curricula/{curriculum_id}/prompts/{prompt_id:path}", responses=answers(None))
-    async def get_prompt(curriculum_id: str, prompt_id: str) -> Response:
+    async def get_prompt(curriculum_id: CurriculumId, prompt_id: IdInPath) -> Response:
         """One prompt's state. The id may hold slashes; percent-encode it."""
         where = pb.PromptFilter(prompt_ids=[prompt_id])
         request = pb.ListPromptStatesRequest(curriculum_id=curriculum_id, filter=where, page_size=1)

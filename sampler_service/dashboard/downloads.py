@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard import tables
 from sampler_service.dashboard.api import Bins, Filter, MostVisits, Order, PromptId
+from sampler_service.dashboard.ids_in_paths import CurriculumId
 from sampler_service.dashboard.openapi import answers
 from sampler_service.dashboard.reader import CurriculumReader, ReadError
 
@@ -37,14 +38,18 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
     router = APIRouter(prefix="/api/v1/curricula/{curriculum_id}", default_response_class=Response)
 
     @router.get("/prompts.csv", responses=answers(None, _CSV))
-    async def prompts_csv(curriculum_id: str, where: Filter, order_by: Order = "") -> StreamingResponse:
+    async def prompts_csv(
+        curriculum_id: CurriculumId, where: Filter, order_by: Order = ""
+    ) -> StreamingResponse:
         """All prompt states that pass the filter, as CSV."""
         request = _all_prompts(curriculum_id, where, order_by, tables.PAGE_SIZE)
         rows = tables.prompts_csv(reader, request, await reader.prompt_states(request))
         return StreamingResponse(rows, media_type=_CSV, headers=_attachment("prompts.csv"))
 
     @router.get("/prompts.parquet", responses=answers(None, _PARQUET))
-    async def prompts_parquet(curriculum_id: str, where: Filter, order_by: Order = "") -> StreamingResponse:
+    async def prompts_parquet(
+        curriculum_id: CurriculumId, where: Filter, order_by: Order = ""
+    ) -> StreamingResponse:
         """The same as Parquet, a row group per 10,000 prompts."""
         parquet = require_parquet()
         request = _all_prompts(curriculum_id, where, order_by, parquet.ROW_GROUP)
@@ -52,13 +57,13 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         return StreamingResponse(pieces, media_type=_PARQUET, headers=_attachment("prompts.parquet"))
 
     @router.get("/tables/{table}.csv", responses=answers(None, _CSV))
-    async def table_csv(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
+    async def table_csv(curriculum_id: CurriculumId, table: TableName, bins: Bins = 0) -> Response:
         """One part of the summary as CSV."""
         rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
         return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment(f"{table}.csv"))
 
     @router.get("/tables/{table}.parquet", responses=answers(None, _PARQUET))
-    async def table_parquet(curriculum_id: str, table: TableName, bins: Bins = 0) -> Response:
+    async def table_parquet(curriculum_id: CurriculumId, table: TableName, bins: Bins = 0) -> Response:
         """The same as Parquet."""
         parquet = require_parquet()
         rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
@@ -67,14 +72,16 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         )
 
     @router.get("/prompt-history.csv", responses=answers(None, _CSV))
-    async def history_csv(curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0) -> Response:
+    async def history_csv(
+        curriculum_id: CurriculumId, prompt_id: PromptId, most_visits: MostVisits = 0
+    ) -> Response:
         """One prompt's visits as CSV."""
         rows = tables.visits(await reader.prompt_history(curriculum_id, prompt_id, most_visits))
         return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment("prompt-history.csv"))
 
     @router.get("/prompt-history.parquet", responses=answers(None, _PARQUET))
     async def history_parquet(
-        curriculum_id: str, prompt_id: PromptId, most_visits: MostVisits = 0
+        curriculum_id: CurriculumId, prompt_id: PromptId, most_visits: MostVisits = 0
     ) -> Response:
         """The same as Parquet."""
         parquet = require_parquet()

@@ -25,6 +25,7 @@ from sampler_service.access import (
 from sampler_service.curriculum.errors import CurriculumError
 from sampler_service.dashboard.encoding import dump_json
 from sampler_service.dashboard.errors import HTTP_STATUS_OF_CODE, error_body
+from sampler_service.dashboard.ids_in_paths import NOT_IN_PATHS, restored, routable_path
 from sampler_service.dashboard.settings import HttpSettings
 
 __all__ = ["SESSION_PATH", "Guard", "cookie_name", "needs_all_curricula", "required_role"]
@@ -92,13 +93,13 @@ class Guard:
                 "Without tokens this service answers to the names of this machine only: localhost, 127.0.0.1. "
                 "Use one of them, or give the service tokens.",
             )
-        if "\n" in path:
-            # The router's patterns end in `$`, which a line break at the end passes: it would serve a path that
-            # the rules below do not know.
+        if NOT_IN_PATHS & set(path):
+            # The router would serve a path that the rules below do not know.
             raise UnknownPath(
                 "NO_SUCH_ROUTE",
-                "No path of this service has a line break. Ask for odd prompts by ?prompt_id=.",
+                "No path of this service has a line break or a separator. Ask for odd prompts by ?prompt_id=.",
             )
+        path = scope["path"] = routable_path(scope)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.max_body_bytes:
             raise Throttled("BODY_TOO_LARGE", self._too_large)
@@ -169,7 +170,7 @@ def _shown(headers: Mapping[str, str], secure: bool) -> tuple[str, bool]:
 
 def _require(principal: Principal, role: Role, method: str, path: str) -> None:
     one = _OF_ONE.fullmatch(path)
-    principal.require(Role.READ, path, one[1] if one else "")
+    principal.require(Role.READ, path, restored(one[1]) if one else "")
     principal.require(role, f"{method} {path}")
     if needs_all_curricula(path):
         principal.require_all_curricula(path)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.dashboard.encoding import dump_json, encode_message
 from sampler_service.dashboard.errors import INVALID_ARGUMENT
+from sampler_service.dashboard.ids_in_paths import CurriculumId
 from sampler_service.dashboard.openapi import answers
 from sampler_service.dashboard.reader import ReadError, StrategyWriter
 
@@ -42,7 +43,7 @@ def create_writes(writer: StrategyWriter) -> APIRouter:
         return _json({"presets": presets})
 
     @router.put("/curricula/{curriculum_id}/strategy", responses=answers(pb.Curriculum))
-    async def put_strategy(curriculum_id: str, given: _NewStrategy) -> Response:
+    async def put_strategy(curriculum_id: CurriculumId, given: _NewStrategy) -> Response:
         """Puts a strategy in force. With `validate_only` nothing changes: the curriculum as it would be."""
         strategy = pb.Strategy()
         try:

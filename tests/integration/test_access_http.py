@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Mount
 
 from curriculum.v1 import curriculum_pb2 as pb
-from sampler_service.access import Gate, Role, current_principal
+from sampler_service.access import AuthSettings, Credential, Gate, Role, current_principal
+from sampler_service.access.credentials import digest
 from sampler_service.dashboard import HttpSettings, ReadError, create_app
 from sampler_service.dashboard.guard import required_role
 from sampler_service.host_reader import HostReader, HostWriter
@@ -121,13 +122,41 @@ async def test_no_route_shows_a_curriculum_outside_the_tokens_scope(http: httpx.
 async def test_a_line_break_in_the_path_opens_nothing(http: httpx.AsyncClient):
     """Patterns that end in `$` take one at the end for nothing: the router's do."""
     for method, path in closed_routes():
-        for ending in ("%0A", "%0a%0a", "%0Ax", "%0D%0A", "%0D", "%00", "%0B", "%E2%80%A8"):
+        for ending in ("%0A", "%0a%0a", "%0Ax", "%0D%0A", "%0D", "%00", "%0B", "%E2%80%A8", "%1F"):
             answer = await http.request(
                 method, filled(path, "math") + ending, headers=dict(bearer(TEAM_A)), json={}
             )
             assert answer.status_code in (400, 403, 404, 405), (method, path, ending, answer.text[:200])
     for path in ("/metrics", "/api/v1/curricula", "/healthz", "/"):
         assert (await http.get(f"{path}%0A")).status_code in (401, 404), path
+
+
+async def test_an_id_with_a_slash_is_one_segment_and_its_own_scope():
+    reader = SimulatedReader(SimulatedCurriculum("team-a.x/1", 10), SimulatedCurriculum("openai/gsm8k", 10))
+    only = "the-token-for-one-of-them"
+    one = Credential(name="one", sha256=digest(only), role=Role.READ, curricula=("openai/gsm8k",))
+    tokens = (*auth_settings().tokens, one)
+    app = create_app(
+        reader, writer=reader, metrics_registry=CollectorRegistry(), gate=Gate(AuthSettings(tokens=tokens))
+    )
+    async with client(app) as http:
+        for name, theirs, its_own in (("team-a.x%2F1", 200, 403), ("openai%2fgsm8k", 403, 200)):
+            for path in (
+                f"/{name}",
+                f"/{name}/summary",
+                f"/{name}/prompts.csv",
+                f"/{name}/tables/clusters.csv",
+            ):
+                for token, status in ((TOKENS[Role.READ], 200), (TEAM_A, theirs), (only, its_own)):
+                    answer = await http.get(f"/api/v1/curricula{path}", headers=dict(bearer(token)))
+                    assert answer.status_code == status, (path, token, answer.text[:200])
+            assert (await http.get(f"/c/{name}")).status_code == 200
+        told = await http.get("/api/v1/curricula/openai%2Fgsm8k", headers=dict(bearer(TOKENS[Role.READ])))
+        assert told.json()["curriculum_id"] == "openai/gsm8k"
+        slashed = await http.get(
+            "/api/v1/curricula/team-a.x/1/summary", headers=dict(bearer(TOKENS[Role.READ]))
+        )
+        assert slashed.status_code == 404
 
 
 async def test_what_is_read_is_asked_for_again_below_the_paths():
