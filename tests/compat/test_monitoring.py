@@ -56,9 +56,14 @@ def selectors(node: Any) -> Iterator[Any]:
 async def exposed(service: RunningService) -> dict[str, set[str]]:
     """Names and labels of all samples, of a service that has done something of everything."""
     await pool(service.stub, preset="uniform-grpo", shadows={"mopps": "mopps"})
-    batch = (await service.stub.NextBatch(next_batch(4))).batch
-    groups = [[1.0, 0.0] * (quota // 2) for quota in batch.quotas]
-    await service.stub.ReportRollouts(report(batch.prompt_ids, groups, batch.lease_id))
+    for _ in range(2):
+        # Every prompt, the same ones right each time: in the second round predictions differ, as ranks need.
+        batch = (await service.stub.NextBatch(next_batch(1000))).batch
+        groups = [
+            [float(prompt_id[-1] in "02468")] * quota
+            for prompt_id, quota in zip(batch.prompt_ids, batch.quotas, strict=True)
+        ]
+        await service.stub.ReportRollouts(report(batch.prompt_ids, groups, batch.lease_id))
     await service.stub.AdvancePolicy(
         pb.AdvancePolicyRequest(curriculum_id="math", request_id=new_id(), policy_version=1)
     )
