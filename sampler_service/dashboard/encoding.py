@@ -2,7 +2,7 @@
 
 Field names as in the proto file, every field always present, int64 as a JSON number (the protobuf JSON
 mapping makes it a string), absent optional fields and values that JSON cannot say (NaN, infinities) as null,
-timestamps in RFC 3339, structs as plain objects.
+timestamps in RFC 3339, structs as plain objects in the order of their names.
 """
 
 import base64
@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 type_name_to_json: Mapping[str, Callable[[Message], object]] = {
     "google.protobuf.Timestamp": json_format.MessageToDict,
-    "google.protobuf.Struct": json_format.MessageToDict,
+    "google.protobuf.Struct": lambda struct: _in_order(json_format.MessageToDict(struct)),
 }
 
 
@@ -26,6 +26,13 @@ def encode_message(message: Message) -> dict[str, object]:
     """The message as JSON-ready values, keyed by proto field name. O(size of the message)."""
     fields = cast(list[FieldDescriptor], message.DESCRIPTOR.fields)
     return {field.name: _encode_field(message, field) for field in fields}
+
+
+def _in_order(value: object) -> object:
+    """A struct is a map, which comes in another order each time; people read it better in one."""
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def dump_json(value: object) -> bytes:

@@ -126,7 +126,7 @@ class SimulatedCurriculum:
             from_revision=f"{EPOCH_SECONDS}-0",
             from_time_seconds=EPOCH_SECONDS,
             revision=self.revision,
-            rollouts_counted=sum(back) + 16,
+            rollouts_counted=sum(back) + (16 if visits else 0),
             visits_found=len(visits),
             events_read=2 * self.version,
         )

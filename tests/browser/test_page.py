@@ -115,7 +115,32 @@ async def test_a_curriculum_without_data_explains_each_empty_chart(open_page, ke
     for chart in ("groups", "ratio", "rollouts", "exploration", "quota", "shift", "reliability", "brier"):
         await expect(page.locator(f"[data-chart={chart}] .empty")).to_be_visible()
     await expect(page.locator(".split-text")).to_contain_text("5,000 never (100.0 %)")
+    for figure, words in (("ratio", "no group finished"), ("spent", "none reported yet")):
+        await expect(page.locator(f"[data-figure={figure}] .detail")).to_have_text(words)
+    await expect(page.locator("[data-chart=groups] a[download]").first).to_be_hidden()
     await keep(page, "untouched")
+
+
+async def test_a_rate_of_long_ago_says_until_when_it_was(open_page, reader):
+    page = await live(await open_page(PAGE))
+    await expect(page.locator("[data-figure=rate] .detail")).to_contain_text("until 9 Oct 2025")
+
+
+async def test_an_axis_counts_in_whole_numbers_and_a_share_has_the_decimals_it_needs(open_page):
+    page = await open_page()
+    counts, shares, fine, words = await page.evaluate(
+        """async () => {
+          const { countAxis, percentAxis } = await import('/static/js/charts/plot.js');
+          const { compact, counted } = await import('/static/js/format.js');
+          const ticks = (axis, values) => axis.values(null, values);
+          return [countAxis.incrs, ticks(percentAxis, [0, 0.05, 0.1]), ticks(percentAxis, [0, 0.025, 0.05]),
+                  [compact(-826), counted(1, 'prompt'), counted(2048, 'prompt')]];
+        }"""
+    )
+    assert counts[:4] == [1, 2, 5, 10]
+    assert all(float(step).is_integer() for step in counts)
+    assert (shares, fine) == (["0 %", "5 %", "10 %"], ["0.0 %", "2.5 %", "5.0 %"])
+    assert words == ["−826", "1 prompt", "2,048 prompts"]
 
 
 async def test_a_curriculum_that_is_not_there_is_named_with_a_way_back(open_page):

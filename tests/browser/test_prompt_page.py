@@ -85,6 +85,8 @@ async def test_a_prompt_without_visits_says_so(open_page, reader):
     page = await open_page(f"c/untouched/prompt?id={quote(prompt_id, safe='')}")
     await expect(page.locator("[data-chart=belief] .empty")).to_contain_text("no visit")
     await expect(page.locator("[data-chart=visit-groups] .empty")).to_be_visible()
+    await expect(page.locator(".reach")).to_contain_text("No rollout of this prompt has counted yet")
+    await expect(page.locator("table.visits")).to_be_hidden()
 
 
 async def test_the_page_is_reached_from_the_list_by_keyboard_and_leads_back(open_page):

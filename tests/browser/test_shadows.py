@@ -110,7 +110,7 @@ async def test_every_line_has_a_pattern_of_its_own_and_the_legend_shows_it(open_
 async def test_a_curriculum_without_shadows_says_how_to_follow_one(open_page):
     page = await opened(open_page, "c/untouched")
     await expect(page.locator("#shadows .note")).to_contain_text("curricula shadows NAME --add PRESET")
-    await expect(page.locator("[data-chart=shadow-steps] .empty")).to_be_visible()
+    await expect(page.locator("[data-chart=shadow-steps]")).to_be_hidden()
 
 
 async def test_the_csv_holds_what_the_api_says(open_page):

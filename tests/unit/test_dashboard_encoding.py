@@ -45,5 +45,14 @@ def test_structs_timestamps_and_enums_are_readable():
     assert encode_message(batch)["sources"] == ["SOURCE_EXPLORATION", 99]
 
 
+def test_structs_are_written_in_one_order_whatever_it_was():
+    curriculum = pb.Curriculum()
+    curriculum.strategy.proposal.update({"frontier": {"power": 4, "balance": 0, "list": [{"b": 1, "a": 2}]}})
+    proposal = encode_message(curriculum)["strategy"]["proposal"]
+    assert (
+        json.dumps(proposal) == '{"frontier": {"balance": 0.0, "list": [{"a": 2.0, "b": 1.0}], "power": 4.0}}'
+    )
+
+
 def test_bytes_are_base64():
     assert encode_message(pb.AddPromptsRequest(embeddings=b"\x00\xff"))["embeddings"] == "AP8="

@@ -6,8 +6,13 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 
 const missing = (x) => x === null || x === undefined || !Number.isFinite(x);
 
-export const integer = (x) => (missing(x) ? dash : whole.format(x));
-export const compact = (x) => (missing(x) ? dash : Math.abs(x) < 10_000 ? whole.format(x) : short.format(x));
+// A minus sign, which a hyphen is not.
+const signed = (text) => text.replace("-", "−");
+
+export const integer = (x) => (missing(x) ? dash : signed(whole.format(x)));
+export const compact = (x) => (missing(x) ? dash : signed((Math.abs(x) < 10_000 ? whole : short).format(x)));
+// "1 prompt", "2,048 prompts"
+export const counted = (n, noun) => `${integer(n)} ${noun}${n === 1 ? "" : "s"}`;
 export const fixed = (x, digits = 3) => (missing(x) ? dash : x.toFixed(digits));
 export const percent = (x, digits = 1) => (missing(x) ? dash : `${(100 * x).toFixed(digits)} %`);
 export const share = (part, all, digits = 1) => percent(all > 0 ? part / all : NaN, digits);

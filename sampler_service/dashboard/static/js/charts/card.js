@@ -91,7 +91,7 @@ export class Card {
   // Shows why there is nothing to draw; null: there is something.
   setEmpty(text) {
     this.empty.hidden = text === null;
-    for (const part of [this.body, this.legend, this.readout, this.details, this.png]) part.hidden = text !== null;
+    for (const part of [this.body, this.legend, this.readout, this.details, this.png, ...this.files]) part.hidden = text !== null;
     setText(this.empty, text ?? "");
     this.root.dataset.empty = String(text !== null);
   }

@@ -1,9 +1,9 @@
 // How many prompts sit at which pass rate; the unseen stand apart.
 
 import { add, h, setText, table } from "../dom.js";
-import { compact, dash, fixed, integer, percent, share } from "../format.js";
+import { dash, fixed, integer, percent, share } from "../format.js";
 import { Card } from "./card.js";
-import { bars, fromZero, Plot, unitScale } from "./plot.js";
+import { bars, countAxis, fromZero, Plot, unitScale } from "./plot.js";
 
 export const centres = (edges) => edges.slice(1).map((edge, i) => (edge + edges[i]) / 2);
 export const binName = (edges, i) => `${fixed(edges[i], 2)}–${fixed(edges[i + 1], 2)}`;
@@ -27,7 +27,7 @@ export function difficultyChart(csv) {
     read: (i) => `pass rate ${binName(histogram.edges, i)}: ${integer(histogram.counts[i])} prompts`,
     options: (colors) => ({
       scales: { x: unitScale, y: fromZero },
-      axes: [{ label: "estimated pass rate" }, { values: (_, ticks) => ticks.map(compact) }],
+      axes: [{ label: "estimated pass rate" }, countAxis],
       series: [{}, bars("prompts", colors.blue)],
       cursor: { points: { show: false } },
     }),

@@ -1,9 +1,9 @@
 // How groups of rollouts came out, step by step, and the share that can teach.
 
 import { table } from "../dom.js";
-import { compact, integer, percent, share } from "../format.js";
+import { integer, percent, share } from "../format.js";
 import { Card } from "./card.js";
-import { bars, fromZero, line, Plot } from "./plot.js";
+import { bars, countAxis, fromZero, line, percentAxis, Plot } from "./plot.js";
 import { stepsOf, stepScale, wholeTicks } from "./steps.js";
 
 const noGroups = "No group has been finished yet. The chart starts with the first report.";
@@ -31,7 +31,7 @@ export function groupsChart(csv) {
     // Tallest first: the shorter bars are painted over it, which stacks them.
     options: (colors) => ({
       scales: { x: stepScale, y: fromZero },
-      axes: [{ label: "policy version", values: wholeTicks }, { values: (_, ticks) => ticks.map(compact) }],
+      axes: [{ label: "policy version", values: wholeTicks }, countAxis],
       series: [{}, bars("all wrong", colors.orange), bars("all correct", colors.sky), bars("mixed", colors.blue)],
       cursor: { points: { show: false } },
     }),
@@ -94,7 +94,7 @@ export function ratioChart(csv) {
     read: (i) => `${steps.at(i)}: ${percent(each[i])} of ${integer(history.groups[i])} groups mixed, ${percent(trail[i])} over the last ${window}`,
     options: (colors) => ({
       scales: { x: stepScale, y: { range: [0, 1] } },
-      axes: [{ label: "policy version", values: wholeTicks }, { values: (_, ticks) => ticks.map((t) => percent(t, 0)) }],
+      axes: [{ label: "policy version", values: wholeTicks }, percentAxis],
       series: [
         {},
         { label: "each point", stroke: colors.grey, width: 0, paths: () => null, points: { show: true, size: 4, fill: colors.grey, width: 0 } },

@@ -6,7 +6,7 @@ import { palette } from "../theme.js";
 import { Card } from "./card.js";
 import { binName, centres } from "./difficulty.js";
 import { trailingRatio } from "./groups.js";
-import { bars, fromZero, line, Plot, unitScale } from "./plot.js";
+import { bars, fromZero, line, percentAxis, Plot, unitScale } from "./plot.js";
 
 const dashes = [6, 4];
 
@@ -59,7 +59,7 @@ export function pairHistogram(names) {
     read: (i) => `pass rate ${binName(edges, i)}: ${percent(plot.data[1][i])} of ${names[0]}, ${percent(plot.data[2][i])} of ${names[1]}`,
     options: (colors) => ({
       scales: { x: unitScale, y: fromZero },
-      axes: [{ label: "estimated pass rate" }, { values: (_, ticks) => ticks.map((t) => percent(t, 0)) }],
+      axes: [{ label: "estimated pass rate" }, percentAxis],
       series: [{}, bars(names[0], colors.blue), bars(names[1], "transparent", { stroke: colors.orange, width: 2 })],
       cursor: { points: { show: false } },
     }),

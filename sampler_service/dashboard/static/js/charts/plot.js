@@ -2,6 +2,7 @@
 
 import uPlot from "../../vendor/uplot/uPlot.esm.js";
 import { h, setText } from "../dom.js";
+import { compact, percent } from "../format.js";
 import { palette } from "../theme.js";
 
 export { uPlot };
@@ -117,6 +118,20 @@ export function bars(label, color, extra) {
 export function line(label, color, extra) {
   return { label, stroke: color, width: 2, points: { show: false }, ...extra };
 }
+
+// A y axis that counts: no ticks between whole numbers.
+export const countAxis = {
+  incrs: [1, 2, 5].flatMap((step) => Array.from({ length: 12 }, (_, power) => step * 10 ** power)).sort((a, b) => a - b),
+  values: (_chart, ticks) => ticks.map(compact),
+};
+
+// A y axis of shares, with as many decimals as its ticks have.
+export const percentAxis = {
+  values: (_chart, ticks) => {
+    const digits = ticks.every((tick) => Math.abs(100 * tick - Math.round(100 * tick)) < 1e-6) ? 0 : 1;
+    return ticks.map((tick) => percent(tick, digits));
+  },
+};
 
 export const unitScale = { time: false, range: [0, 1] };
 

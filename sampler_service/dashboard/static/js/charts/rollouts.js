@@ -3,7 +3,7 @@
 import { add, h, setText, table } from "../dom.js";
 import { compact, integer, percent, share } from "../format.js";
 import { Card } from "./card.js";
-import { bars, fromZero, line, Plot } from "./plot.js";
+import { bars, countAxis, fromZero, line, Plot } from "./plot.js";
 import { stepsOf, stepScale, wholeTicks } from "./steps.js";
 
 const noRollouts = "No rollouts have been reported yet.";
@@ -46,7 +46,7 @@ export function rolloutsChart(csv) {
     read: (i) => `${steps.at(i)}: ${integer(total[i])} spent, ${integer(wasted[i])} wasted`,
     options: (colors) => ({
       scales: { x: stepScale, y: fromZero },
-      axes: [{ label: "policy version", values: wholeTicks }, { values: (_, ticks) => ticks.map(compact) }],
+      axes: [{ label: "policy version", values: wholeTicks }, countAxis],
       series: [{}, line("spent", colors.blue), line("wasted", colors.orange, { dash: [6, 4] })],
     }),
   });
@@ -105,7 +105,7 @@ export function explorationChart(csv) {
     read: (i) => `${steps.at(i)}: ${integer(history.exploration_rollouts[i])} of ${integer(history.rollouts[i])} rollouts explored (${share(history.exploration_rollouts[i], history.rollouts[i])})`,
     options: (colors) => ({
       scales: { x: stepScale, y: fromZero },
-      axes: [{ label: "policy version", values: wholeTicks }, { values: (_, ticks) => ticks.map(compact) }],
+      axes: [{ label: "policy version", values: wholeTicks }, countAxis],
       series: [{}, bars("all", colors.blue), bars("exploration", colors.orange)],
       cursor: { points: { show: false } },
     }),

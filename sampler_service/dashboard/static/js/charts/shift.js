@@ -1,12 +1,12 @@
 // The difficulty histogram over training: a heat map, and any moment of it against now.
 
 import { h, setText, table } from "../dom.js";
-import { compact, integer, percent } from "../format.js";
+import { counted, integer, percent } from "../format.js";
 import { palette } from "../theme.js";
 import { Card } from "./card.js";
 import { binName, centres } from "./difficulty.js";
 import { mix } from "./heat.js";
-import { bars, fromZero, Plot, unitScale } from "./plot.js";
+import { bars, fromZero, percentAxis, Plot, unitScale } from "./plot.js";
 import { stepsOf, stepScale, wholeTicks } from "./steps.js";
 
 const evenEdges = (bins) => Array.from({ length: bins + 1 }, (_, i) => i / bins);
@@ -57,7 +57,7 @@ export function shiftChart(csv, url) {
     read: (i) => `pass rate ${binName(evenEdges(bins), i)}: ${percent(compare.data[1][i])} then, ${percent(compare.data[2][i])} now`,
     options: (colors) => ({
       scales: { x: unitScale, y: fromZero },
-      axes: [{ label: "estimated pass rate" }, { values: (_, ticks) => ticks.map((t) => percent(t, 0)) }],
+      axes: [{ label: "estimated pass rate" }, percentAxis],
       series: [
         {},
         bars("then", colors.sky),
@@ -68,7 +68,7 @@ bars("now", "transparent", { stroke: colors.ink, width: 1.5 }),
   });
   card.body.classList.add("pair");
   card.setLegend([
-    { color: "heat-low", text: "no prompts", mark: "ramp" },
+    { color: "heat-low", text: "few prompts to many (blank: none)", mark: "ramp" },
     { color: "sky", text: "chosen moment" },
     { color: "ink", text: "now", mark: "outline" },
   ]);
@@ -174,7 +174,7 @@ bars("now", "transparent", { stroke: colors.ink, width: 1.5 }),
     slider.max = String(rows.length - 1);
     map.update(
       [times, times.map(() => null)],
-      `Heat map of the difficulty histogram over ${compact(rows.length)} moments, from ${steps.at(0)} to ${steps.at(rows.length - 1)}.`,
+      `Heat map of the difficulty histogram over ${counted(rows.length, "moment")}, from ${steps.at(0)} to ${steps.at(rows.length - 1)}.`,
     );
     drawChosen();
   }

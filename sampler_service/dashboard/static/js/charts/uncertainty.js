@@ -1,10 +1,10 @@
 // How sure the estimates are: prompts by the deviation of their posterior, and where on the scale the doubt lies.
 
 import { table } from "../dom.js";
-import { compact, fixed, integer } from "../format.js";
+import { counted, fixed, integer } from "../format.js";
 import { Card } from "./card.js";
 import { binName, centres } from "./difficulty.js";
-import { bars, fromZero, line, Plot, unitScale } from "./plot.js";
+import { bars, countAxis, fromZero, line, Plot, unitScale } from "./plot.js";
 
 export function uncertaintyChart(csv) {
   const card = new Card({
@@ -24,7 +24,7 @@ export function uncertaintyChart(csv) {
     read: (i) => `deviation ${binName(uncertainty.edges, i)}: ${integer(uncertainty.counts[i])} prompts`,
     options: (colors) => ({
       scales: { x: { time: false, range: [0, 0.3] }, y: fromZero },
-      axes: [{ label: "standard deviation of the pass rate" }, { values: (_, ticks) => ticks.map(compact) }],
+      axes: [{ label: "standard deviation of the pass rate" }, countAxis],
       series: [{}, bars("prompts", colors.blue)],
       cursor: { points: { show: false } },
     }),
@@ -49,7 +49,7 @@ export function uncertaintyChart(csv) {
     }
     card.setEmpty(null);
     edges = summary.difficulty_histogram.edges;
-    card.setNote(`Mean ${fixed(uncertainty.mean_stddev)} over ${integer(seen)} prompts; ${fixed(uncertainty.unseen_stddev)} for one that was never rolled out.`);
+    card.setNote(`Mean ${fixed(uncertainty.mean_stddev)} over ${counted(seen, "prompt")}; ${fixed(uncertainty.unseen_stddev)} for one that was never rolled out.`);
     spread.update([centres(uncertainty.edges), uncertainty.counts], `Bar chart of ${integer(seen)} prompts by the standard deviation of their posterior, ${fixed(uncertainty.mean_stddev)} on average.`);
     where.update([centres(edges), uncertainty.mean_stddevs], "Line of the mean standard deviation by estimated pass rate.");
     card.setTable(() =>

@@ -4,7 +4,7 @@ import { add, fill, h, svg } from "../dom.js";
 import { getJson, paths } from "../api.js";
 import { clock, compact, dash, day, fixed, percent } from "../format.js";
 import { trailingRatio } from "../charts/groups.js";
-import { rolloutsPerMinute } from "../charts/rate.js";
+import { idleSince, rolloutsPerMinute } from "../charts/rate.js";
 
 const pageSize = 25;
 const refreshMillis = 5000;
@@ -114,15 +114,12 @@ function overviewTable(curricula, summaries) {
   );
 }
 
-const idleMillis = 10 * 60_000;
-
 // A curriculum that nothing has happened to for long keeps its last rate, and says so.
 function rate(summary) {
   const perMinute = rolloutsPerMinute(summary);
   if (perMinute === null) return dash;
-  const last = summary.update_time;
-  const idle = last && Date.now() - new Date(last).getTime() > idleMillis;
-  return [compact(perMinute), idle ? h("small", { class: "under" }, `until ${day(last)}`) : null];
+  const last = idleSince(summary);
+  return [compact(perMinute), last && h("small", { class: "under" }, `until ${day(last)}`)];
 }
 
 function spark(history) {

@@ -25,11 +25,12 @@ export function showPromptPage(main, shell, curriculumId) {
   const groups = visitGroupsChart(csv);
   const reach = h("p", { class: "reach", role: "status" });
   const visits = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Visits" });
+  const visitsCard = h("section", { class: "card wide", "aria-labelledby": "visits-title" }, h("header", {}, h("h3", { id: "visits-title" }, "Visits"), h("span", { class: "grow" }), fileLinks(csv, "Visits")), visits);
   const page = h(
     "div",
     {},
     h("div", { class: "title" }, h("h1", {}, promptId || "(empty id)"), h("span", { class: "grow" }), h("a", { href: `${paths.page(curriculumId)}#s-prompts` }, "All prompts")),
-    h("div", { class: "grid" }, h("div", { class: "card wide" }, facts, reach), belief.root, groups.root, posterior.root, h("section", { class: "card wide", "aria-labelledby": "visits-title" }, h("header", {}, h("h3", { id: "visits-title" }, "Visits"), h("span", { class: "grow" }), fileLinks(csv, "Visits")), visits)),
+    h("div", { class: "grid" }, h("div", { class: "card wide" }, facts, reach), belief.root, groups.root, posterior.root, visitsCard),
   );
   let shownAt = null;
 
@@ -71,7 +72,8 @@ export function showPromptPage(main, shell, curriculumId) {
     belief.update(history, state);
     groups.update(history);
     fill(reach, reachOf(history));
-    fill(visits, history.quotas.length > 0 ? visitsTable(history) : null);
+    visitsCard.hidden = history.quotas.length === 0;
+    fill(visits, visitsTable(history));
   }
 
   async function loop() {
@@ -88,10 +90,10 @@ function reachOf(history) {
   const since = day(new Date(1000 * history.from_time_seconds));
   const parts = [
     history.from_revision ? `The log goes back to ${since}; what was before is in the posterior, but not in this list.` : `The log is whole, from ${since} on.`,
-    missing > 0
-      ? `${integer(told)} of the ${integer(history.rollouts_counted)} rollouts that count for this prompt are told of; the others are older than the log, undone by a restored checkpoint, or beyond the newest visits shown.`
-      : `All ${integer(history.rollouts_counted)} rollouts that count for this prompt are told of.`,
   ];
+  if (missing > 0) parts.push(`${integer(told)} of the ${integer(history.rollouts_counted)} rollouts that count for this prompt are told of; the others are older than the log, undone by a restored checkpoint, or beyond the newest visits shown.`);
+  else if (told > 0) parts.push(`All ${integer(told)} rollouts that count for this prompt are told of.`);
+  else parts.push("No rollout of this prompt has counted yet.");
   if (history.visits_found > history.quotas.length) parts.push(`The newest ${integer(history.quotas.length)} of ${integer(history.visits_found)} visits are shown.`);
   if (history.unattributed_reports > 0) parts.push(`${integer(history.unattributed_reports)} reports are for batches from before the log begins; whether they held this prompt is not known.`);
   return parts.join(" ");

@@ -2,7 +2,7 @@
 
 import { fill, h, setText } from "../dom.js";
 import { getJson, paths } from "../api.js";
-import { compact, dash, fixed, integer } from "../format.js";
+import { compact, counted, dash, fixed, integer } from "../format.js";
 import { showPrompt } from "./prompt.js";
 
 const pageSize = 25;
@@ -103,7 +103,7 @@ export function promptsPanel(id, url) {
       fill(host);
       return;
     }
-    setText(status, `Page ${tokens.length}, ${integer(count)} prompts, as of the moment it was loaded.`);
+    setText(status, `Page ${tokens.length}, ${counted(count, "prompt")}, as of the moment it was loaded.`);
     fill(
       host,
       h(

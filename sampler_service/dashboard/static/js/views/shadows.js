@@ -3,7 +3,7 @@
 import { fill, h, table } from "../dom.js";
 import { compact, dash, fixed, integer, percent } from "../format.js";
 import { Card } from "../charts/card.js";
-import { fromZero, line, Plot } from "../charts/plot.js";
+import { fromZero, line, percentAxis, Plot } from "../charts/plot.js";
 import { stepsOf, stepScale, wholeTicks } from "../charts/steps.js";
 import { panel, rows } from "./tables.js";
 
@@ -82,7 +82,7 @@ export function shadowsChart(csv) {
     read: words("expected_mixed_shares", percent),
     options: (palette) => ({
       scales: { x: stepScale, y: { range: [0, 1] } },
-      axes: [{ label: "policy version", values: wholeTicks }, { label: "drawn mixed", values: (_, ticks) => ticks.map((t) => percent(t, 0)) }],
+      axes: [{ label: "policy version", values: wholeTicks }, { label: "drawn mixed", ...percentAxis }],
       series: lines(palette),
     }),
   });
@@ -94,8 +94,9 @@ export function shadowsChart(csv) {
 
   function update(summary) {
     shadows = summary.shadows;
+    card.root.hidden = !shadows; // The table beside it says that there are none.
     if (!shadows || shadows.series[0].policy_versions.length === 0) {
-      card.setEmpty(shadows ? "No batch has come back since the strategy last changed." : none);
+      card.setEmpty("No batch has come back since the strategy last changed.");
       return;
     }
     card.setEmpty(null);

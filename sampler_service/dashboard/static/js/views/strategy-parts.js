@@ -9,6 +9,7 @@ const parts = [
   ["quota", "Quota", "how many rollouts each"],
   ["stopping", "Stopping", "when a prompt has had enough"],
   ["clusters", "Clusters", "how groups of prompts share a batch"],
+  ["cluster_source", "Cluster source", "where labels come from"],
   ["iterations", "Iterations", "subsets of the pool, one after the other"],
 ];
 
@@ -19,6 +20,7 @@ export function spellOut(strategy, more = []) {
     ["Exploration floor", percent(strategy.exploration)],
     ["Rollouts per prompt", strategy.rollouts_per_prompt ?? "–"],
     ["Lease", duration(strategy.lease_seconds)],
+    ["Group size", strategy.equal_quotas ? "the same for all" : "may vary"],
     ["Stale after", strategy.max_staleness === null ? "–" : `${strategy.max_staleness} versions`],
     ...more,
   ];
