@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
@@ -44,7 +46,7 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         """All prompt states that pass the filter, as CSV."""
         request = _all_prompts(curriculum_id, where, order_by, tables.PAGE_SIZE)
         rows = tables.prompts_csv(reader, request, await reader.prompt_states(request))
-        return StreamingResponse(rows, media_type=_CSV, headers=_attachment("prompts.csv"))
+        return StreamingResponse(rows, media_type=_CSV, headers=_attachment(curriculum_id, "prompts.csv"))
 
     @router.get("/prompts.parquet", responses=answers(None, _PARQUET))
     async def prompts_parquet(
@@ -54,13 +56,17 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         parquet = require_parquet()
         request = _all_prompts(curriculum_id, where, order_by, parquet.ROW_GROUP)
         pieces = parquet.prompts_parquet(reader, request, await reader.prompt_states(request))
-        return StreamingResponse(pieces, media_type=_PARQUET, headers=_attachment("prompts.parquet"))
+        return StreamingResponse(
+            pieces, media_type=_PARQUET, headers=_attachment(curriculum_id, "prompts.parquet")
+        )
 
     @router.get("/tables/{table}.csv", responses=answers(None, _CSV))
     async def table_csv(curriculum_id: CurriculumId, table: TableName, bins: Bins = 0) -> Response:
         """One part of the summary as CSV."""
         rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
-        return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment(f"{table}.csv"))
+        return Response(
+            tables.write_csv(rows), media_type=_CSV, headers=_attachment(curriculum_id, f"{table}.csv")
+        )
 
     @router.get("/tables/{table}.parquet", responses=answers(None, _PARQUET))
     async def table_parquet(curriculum_id: CurriculumId, table: TableName, bins: Bins = 0) -> Response:
@@ -68,7 +74,9 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         parquet = require_parquet()
         rows = tables.SUMMARY_TABLES[table](await reader.summary(curriculum_id, bins))
         return Response(
-            parquet.write_parquet(rows), media_type=_PARQUET, headers=_attachment(f"{table}.parquet")
+            parquet.write_parquet(rows),
+            media_type=_PARQUET,
+            headers=_attachment(curriculum_id, f"{table}.parquet"),
         )
 
     @router.get("/prompt-history.csv", responses=answers(None, _CSV))
@@ -77,7 +85,9 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
     ) -> Response:
         """One prompt's visits as CSV."""
         rows = tables.visits(await reader.prompt_history(curriculum_id, prompt_id, most_visits))
-        return Response(tables.write_csv(rows), media_type=_CSV, headers=_attachment("prompt-history.csv"))
+        return Response(
+            tables.write_csv(rows), media_type=_CSV, headers=_attachment(curriculum_id, "prompt-history.csv")
+        )
 
     @router.get("/prompt-history.parquet", responses=answers(None, _PARQUET))
     async def history_parquet(
@@ -89,7 +99,7 @@ def create_downloads(reader: CurriculumReader) -> APIRouter:
         return Response(
             parquet.visits_parquet(history),
             media_type=_PARQUET,
-            headers=_attachment("prompt-history.parquet"),
+            headers=_attachment(curriculum_id, "prompt-history.parquet"),
         )
 
     return router
@@ -123,5 +133,9 @@ def _all_prompts(
     )
 
 
-def _attachment(filename: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{filename}"', "cache-control": "no-store"}
+def _attachment(curriculum_id: str, filename: str) -> dict[str, str]:
+    """Headers of a file, named after its curriculum: plainly, and in full for those who know RFC 5987."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", f"{curriculum_id}-{filename}")
+    full = quote(f"{curriculum_id}-{filename}".replace("/", "_"), safe="")
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{full}"
+    return {"content-disposition": disposition, "cache-control": "no-store"}

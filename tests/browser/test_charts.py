@@ -196,13 +196,13 @@ async def test_a_chart_downloads_as_png_and_csv(open_page):
     async with page.expect_download() as picture:
         await page.get_by_role("button", name="Download Difficulty now as PNG").click()
     download = await picture.value
-    assert download.suggested_filename == "difficulty.png"
+    assert download.suggested_filename == "math-frontier-difficulty.png"
     image = Image.open(await download.path())
     assert image.width > 300
     assert len(image.convert("RGB").getcolors(100_000)) > 2
     async with page.expect_download() as numbers:
         await page.get_by_role("link", name=re.compile("Download Difficulty now as CSV")).click()
-    assert (await numbers.value).suggested_filename == "histogram.csv"
+    assert (await numbers.value).suggested_filename == "math-frontier-histogram.csv"
 
 
 async def test_a_chart_downloads_as_parquet(open_page):
@@ -211,7 +211,7 @@ async def test_a_chart_downloads_as_parquet(open_page):
     async with page.expect_download() as numbers:
         await page.get_by_role("link", name="Download Difficulty now as Parquet").click()
     download = await numbers.value
-    assert download.suggested_filename == "histogram.parquet"
+    assert download.suggested_filename == "math-frontier-histogram.parquet"
     assert pq.read_table(await download.path()).column("prompts").to_pylist()[:-1] == counts
 
 

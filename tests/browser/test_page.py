@@ -121,6 +121,18 @@ async def test_a_curriculum_without_data_explains_each_empty_chart(open_page, ke
     await keep(page, "untouched")
 
 
+@pytest.mark.parametrize("path", ["c/%ZZ", "c/%ZZ/prompt?id=x"])
+async def test_an_address_that_is_not_one_is_said_to_be_of_nothing(open_page, path):
+    page = await open_page(path)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("There is no")
+
+
+async def test_a_page_beyond_the_last_leads_back_to_the_first(open_page):
+    page = await open_page("?page_token=100")
+    await page.get_by_role("link", name="See the first ones").click()
+    await expect(page.locator("tr[data-curriculum]")).to_have_count(3)
+
+
 async def test_a_rate_of_long_ago_says_until_when_it_was(open_page, reader):
     page = await live(await open_page(PAGE))
     await expect(page.locator("[data-figure=rate] .detail")).to_contain_text("until 9 Oct 2025")

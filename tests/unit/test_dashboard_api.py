@@ -138,7 +138,7 @@ async def test_writing_is_refused(http):
 async def test_every_part_of_the_summary_downloads_as_csv(http, table):
     response = await http.get(f"{API}/trained/tables/{table}.csv")
     rows = list(csv.reader(io.StringIO(response.text)))
-    assert response.headers["content-disposition"] == f'attachment; filename="{table}.csv"'
+    assert f'-{table}.csv"' in response.headers["content-disposition"]
     assert len(rows) > 1
     assert {len(row) for row in rows} == {len(rows[0])}
 

@@ -100,6 +100,17 @@ def test_no_id_runs_as_a_formula_in_a_spreadsheet(cell: object, written: str) ->
     assert list(csv.reader(io.StringIO(write_csv([[cell, 1]]), newline=""))) == [[written, "1"]]
 
 
+async def test_a_file_is_named_after_its_curriculum() -> None:
+    reader = SimulatedReader(SimulatedCurriculum('Größe "1"; b', 10))
+    app = create_app(reader, metrics_registry=CollectorRegistry())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dashboard") as http:
+        answer = await http.get("/api/v1/curricula/Gr%C3%B6%C3%9Fe%20%221%22%3B%20b/tables/history.csv")
+    assert answer.headers["content-disposition"] == (
+        'attachment; filename="Gr__e__1___b-history.csv"; '
+        "filename*=UTF-8''Gr%C3%B6%C3%9Fe%20%221%22%3B%20b-history.csv"
+    )
+
+
 async def test_a_file_of_no_rows_has_its_columns() -> None:
     table = pq.read_table(io.BytesIO(write_parquet([("a", "b")])))
     assert (table.column_names, table.num_rows) == (["a", "b"], 0)

@@ -53,13 +53,21 @@ try {
   if (!(error instanceof ApiError)) throw error;
 }
 const match = /^\/c\/([^/]+)(\/prompt)?$/.exec(location.pathname);
+// As it stands where it is not an encoding of anything: there is no curriculum of that name then.
+const named = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
 if (session !== null && !session.signed_in) {
   shell.setConnection("closed");
   showSignIn(main);
 } else {
   if (session !== null) setUpSignOut(document.getElementById("sign-out"), session);
-  if (match?.[2]) showPromptPage(main, shell, decodeURIComponent(match[1]));
-  else if (match) showCurriculum(main, shell, decodeURIComponent(match[1]), session);
+  if (match?.[2]) showPromptPage(main, shell, named(match[1]));
+  else if (match) showCurriculum(main, shell, named(match[1]), session);
   else if (location.pathname === "/compare") showCompare(main, shell);
   else showOverview(main, shell);
 }

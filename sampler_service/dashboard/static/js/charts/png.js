@@ -26,7 +26,7 @@ export function downloadPng(card) {
   canvas.toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${card.root.id}.png`;
+    link.download = `${document.title}-${card.root.id}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });

@@ -39,7 +39,7 @@ export function showOverview(main, shell) {
 
   function draw(curricula, summaries) {
     if (curricula.length === 0 && tokens.length === 1) {
-      fill(list, emptyState());
+      fill(list, tokens[0] === "" ? emptyState() : h("p", { class: "panel empty" }, "No more curricula. ", h("a", { href: "/" }, "See the first ones")));
       pager.hidden = true;
       return;
     }
