@@ -93,6 +93,17 @@ def test_the_base_install_is_the_sdk_without_torch_and_pydantic(sdk: Path, tmp_p
     assert "CurriculumClient" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "extra"), [("sampler-service", "[service,embedded]"), ("trainer-client", "[trainer]")]
+)
+def test_without_its_extra_a_command_names_it(sdk: Path, tmp_path: Path, command: str, extra: str):
+    answer = subprocess.run([sdk / command, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: ")
+    assert f"curriculum-sampler{extra}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_the_service_runs_from_the_wheel_without_torch_and_the_sdk_beside_it(
     wheel: Path, sdk: Path, tmp_path: Path
 ):
