@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Iterator
 
@@ -37,13 +38,29 @@ def _variables(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, 
         types = (field.annotation, *typing.get_args(field.annotation))
         nested = [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
         variable = f"{prefix}{name.upper()}"
-        if nested:
+        entries = next(filter(None, map(_entries_of, types)), None)
+        if entries is not None:
+            fields = ", ".join(map(code, entries.model_fields))
+            yield (
+                variable,
+                _default(field.default),
+                f"{texts[name]} A list, as JSON, of entries with {fields}.",
+            )
+        elif nested:
             yield from _variables(nested[0], f"{variable}__")
         else:
             yield variable, _default(field.default), texts.get(name, "")
 
 
+def _entries_of(kind: object) -> type[BaseModel] | None:
+    """The model that a list is a list of."""
+    found = [one for one in typing.get_args(kind) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return found[0] if typing.get_origin(kind) in (tuple, list) and found else None
+
+
 def _default(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return code(json.dumps(value))
     return code(str(value).lower() if isinstance(value, bool) else str(value))

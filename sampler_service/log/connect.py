@@ -35,7 +35,7 @@ class RedisSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """`redis://[user:password@]host:port/db`, `rediss://` for TLS, `unix:///path/to.sock?db=0`,
     `redis+sentinel://host:port,host:port/master/db`, `redis+cluster://host:port,host:port`."""
 
@@ -81,6 +81,7 @@ class RedisSettings(BaseModel):
         parts = urlsplit(url)
         if parts.scheme not in _SCHEMES:
             raise ValueError(f"scheme {parts.scheme!r} is not one of {', '.join(_SCHEMES)}")
+        _require_plain(parts)
         if parts.scheme == "unix":
             if not parts.path:
                 raise ValueError("a unix:// URL needs the path of the socket")
@@ -188,6 +189,21 @@ def _sentinel_arguments(settings: RedisSettings, common: dict[str, Any]) -> dict
     if settings.sentinel_password is not None:
         shared["password"] = settings.sentinel_password.get_secret_value()
     return shared
+
+
+def _require_plain(parts: SplitResult) -> None:
+    """Nothing but what we read. Repeats nothing: what is too much may be the rest of a password."""
+    query = parts.query.partition("=")[0] if "&" not in parts.query else "&"
+    if parts.fragment or (parts.query and not (parts.scheme == "unix" and query == "db")):
+        raise ValueError(
+            "the URL has a part after ? or # that means nothing here. In a user or password write those "
+            "percent-encoded (%3F, %23), or set redis.username and redis.password"
+        )
+    if parts.scheme != "unix" and "@" in parts.path:
+        raise ValueError(
+            "the URL has an @ after its first slash. In a user or password write slashes percent-encoded (%2F), "
+            "or set redis.username and redis.password"
+        )
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
