@@ -137,7 +137,7 @@ def _ordered(
     )
     if not blocks:
         return np.zeros(0, dtype=np.int64), False
-    # Key and row in one integer: to find the first so many of a million is then one partition.
+    # Key and row in one integer: the page is then found by partition, and it alone is sorted.
     keys = np.concatenate(
         [
             (_sortable(state, rows, name, descending=direction == "desc").astype(np.uint64) << np.uint64(32))
@@ -145,11 +145,12 @@ def _ordered(
             for rows in blocks
         ]
     )
-    end = start + size
-    if end < len(keys):
-        keys = np.partition(keys, end - 1)[:end]
-    rows = (np.sort(keys)[start:] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return rows, end < sum(map(len, blocks))
+    if start >= len(keys):
+        return np.zeros(0, dtype=np.int64), False
+    end = min(start + size, len(keys))
+    keys.partition([start, end - 1])
+    page = np.sort(keys[start:end]) & np.uint64(0xFFFFFFFF)
+    return page.astype(np.int64), end < len(keys)
 
 
 def _passing(state: CurriculumState, wanted: pb.PromptFilter) -> Iterator[NDArray[Any]]:
