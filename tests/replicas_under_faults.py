@@ -8,7 +8,7 @@ import itertools
 import shutil
 import tempfile
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,10 @@ class LogAccount:
 
     def __contains__(self, revision: str) -> bool:
         return revision in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Revisions, in log order."""
+        return iter(list(self._entries))
 
     def __len__(self) -> int:
         return len(self._entries)

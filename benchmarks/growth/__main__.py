@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.environment import environment
 from benchmarks.growth import measures
+from benchmarks.growth.connections import of_connections
 from benchmarks.growth.presets import BAR_MILLISECONDS, of_presets
 from benchmarks.growth.workers import of_workers
 from benchmarks.service import latency
@@ -35,6 +36,14 @@ def pool_sizes(options: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             figures[str(prompts)] = measures.of_pool(Path(folder) / "data", prompts, options)
         _say(f"N = {prompts:,}", figures[str(prompts)])
+    return figures
+
+
+def sizes_in_turn(options: argparse.Namespace) -> dict[str, Any]:
+    """What a larger pool costs, all sizes at the same time."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        figures = measures.of_sizes_in_turn(Path(folder), _numbers(options.prompts), 15, options)
+    _say("sizes in turn", figures)
     return figures
 
 
@@ -119,6 +128,14 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def connections(options: argparse.Namespace) -> dict[str, Any]:
+    """One process and many trainers with steps of half a minute."""
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
+        figures = of_connections(server, options.connections, options.method_prompts, 45.0)
+    _say(f"{options.connections} connections", figures)
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks growth", description=__doc__)
     parser.add_argument("--prompts", default="1e5,1e6", help="sizes of the pool; 1e7 takes minutes and 5 GB")
@@ -128,11 +145,12 @@ def main() -> None:
     parser.add_argument("--method-prompts", type=int, default=1_000_000)
     parser.add_argument("--replicas", default="1,2", help="numbers of service processes")
     parser.add_argument("--workers", default="1,2", help="of one service")
+    parser.add_argument("--connections", type=int, default=500)
     parser.add_argument("--trainers", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=8.0, help="of the load by many trainers")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--think-milliseconds", type=float, default=5.0)
-    parser.add_argument("--parts", default="pool,batch,replicas,workers,steps,presets")
+    parser.add_argument("--parts", default="pool,turns,batch,replicas,workers,steps,connections,presets")
     parser.add_argument("--folder", type=Path, help="where the logs of the pools are kept meanwhile")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument(
@@ -141,10 +159,12 @@ def main() -> None:
     options = parser.parse_args()
     parts = {
         "pool": pool_sizes,
+        "turns": sizes_in_turn,
         "batch": batches_and_methods,
         "replicas": replicas,
         "workers": workers,
         "steps": steps,
+        "connections": connections,
         "presets": presets,
     }
     figures: dict[str, Any] = {}

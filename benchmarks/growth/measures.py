@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.service.process import OPTIONS, Server, running
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import curriculum_pb2_grpc
 
-__all__ = ["of_pool", "of_steps", "of_trainers"]
+__all__ = ["cpu_seconds", "of_pool", "of_sizes_in_turn", "of_steps", "of_trainers"]
 
 
 def _redis_bytes(server: Server) -> int:
@@ -29,7 +30,7 @@ def _redis_bytes(server: Server) -> int:
 
 def of_pool(data: Path, prompts: int, options: argparse.Namespace) -> dict[str, Any]:
     """Latency per preset, bytes per prompt on either side, and a start from the log alone."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"load_average_1min_before": round(os.getloadavg()[0], 1)}
     presets = options.presets.split(",")
     with running(data) as server:
         empty, empty_log = server.resident_bytes(), _redis_bytes(server)
@@ -61,6 +62,46 @@ def of_pool(data: Path, prompts: int, options: argparse.Namespace) -> dict[str, 
         figures["replica_bytes_per_prompt_after_restart"] = round(
             (server.resident_bytes() - empty) / prompts / len(presets), 1
         )
+    figures["load_average_1min_after"] = round(os.getloadavg()[0], 1)
+    return figures
+
+
+def of_sizes_in_turn(
+    folder: Path, sizes: list[int], turns: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Pools of several sizes, each in a process of its own, measured in turn: what else runs hits all alike.
+
+    The ratios are medians over the turns, each of a size's median to that of the first size in the same turn.
+    """
+    medians: dict[str, list[list[float]]] = {"next": [], "report": [], "next_floor": []}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(folder / str(size))) for size in sizes]
+        for server, size in zip(servers, sizes, strict=True):
+            latency.add_prompts(server, "turns", "cures", size)
+        for turn in range(turns):
+            measured = [
+                latency.measure(
+                    server,
+                    "turns",
+                    options.batch,
+                    8,
+                    20,
+                    options.think_milliseconds / 1000,
+                    seed=turn,
+                    settle_seconds=1.0,
+                )
+                for server in servers
+            ]
+            for name, listed in medians.items():
+                listed.append([one[name]["p50_ms"] for one in measured])
+    figures: dict[str, Any] = {"turns": turns, "load_average_1min": round(os.getloadavg()[0], 1)}
+    for name, listed in medians.items():
+        table = np.array(listed)
+        ratios = np.median(table / table[:, :1], axis=0)
+        figures[name] = {
+            str(size): {"p50_ms": round(float(p50), 3), "ratio": round(float(ratio), 2)}
+            for size, p50, ratio in zip(sizes, np.median(table, axis=0), ratios, strict=True)
+        }
     return figures
 
 
@@ -94,7 +135,7 @@ def of_trainers(servers: list[Server], prompts: int, options: argparse.Namespace
     }
 
 
-def _cpu_seconds(server: Server) -> float:
+def cpu_seconds(server: Server) -> float:
     """Of the service's process so far."""
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -146,7 +187,7 @@ def of_steps(first: Server, second: Server, prompts: int, batch: int, steps: int
     def reading() -> tuple[float, float, float, float]:
         cpu, received = log.info("cpu"), log.info("stats")["total_net_input_bytes"]
         used = cpu["used_cpu_user"] + cpu["used_cpu_sys"]
-        return _cpu_seconds(first), _cpu_seconds(second), float(used), float(received)
+        return cpu_seconds(first), cpu_seconds(second), float(used), float(received)
 
     before = reading()
     _train(first, name, batch, range(20, 20 + steps))
