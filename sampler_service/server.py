@@ -217,7 +217,7 @@ async def check_log_server(settings: RedisSettings) -> None:
                 _log.warning(warning)
         except LogUnavailableError as error:
             raise StartError(
-                f"the log's server cannot be reached: {error}. Start it, or check --redis-url; "
+                f"the log's server cannot be reached: {str(error).rstrip('.')}. Start it, or check --redis-url; "
                 "without --redis-url the service brings its own"
             ) from error
         except LogError as error:
