@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainer_client.learner.advantages import Estimator
 from trainer_client.learner.losses import Aggregation, Ratio
 from trainer_client.learner.objectives import Objective
 from trainer_client.learner.replay import ReplayMethod
+from trainer_client.setting_errors import described
 from trainer_client.settings import Settings
 from trainer_client.tasks.settings import TaskConfig
 from trainer_client.trainer_errors import ConfigError
+from trainer_client.yaml_settings import override, read_settings
 
 
 class ModelConfig(Settings):
@@ -414,16 +415,9 @@ class TrainConfig(Settings):
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Reads a YAML file and applies `a.b=c` overrides. Raises ConfigError naming file and field."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror}; give the path of a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"config {path}: expected a mapping of settings, got {type(data).__name__}")
-    for override in overrides:
-        _override(data, override)
+    data = read_settings(path)
+    for text in overrides:
+        override(data, text)
     return parse_config(data, str(path))
 
 
@@ -432,51 +426,8 @@ def parse_config(data: Mapping[str, Any], source: str = "config") -> TrainConfig
     try:
         return TrainConfig.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in item['loc']) or '(top level)'}: {item['msg']}"
-            + (f", got {item['input']!r}" if not isinstance(item["input"], dict | list) else "")
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{source}: {len(lines)} setting(s) wrong\n" + "\n".join(lines)) from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"--set {override!r}: expected name=value, for instance learner.learning_rate=1e-4")
-    *parents, last = name.split(".")
-    at: Any = data
-    for part in parents:
-        at = _child(at, part, override)
-    value = _scalar(text)
-    if isinstance(at, list):
-        at[_index(at, last, override)] = value
-    else:
-        at[last] = value
-
-
-def _child(at: Any, part: str, override: str) -> Any:
-    if isinstance(at, list):
-        return at[_index(at, part, override)]
-    child = at.setdefault(part, {})
-    if child is None:
-        child = at[part] = {}
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"--set {override!r}: {part!r} is the value {child!r} and has no settings below it")
-    return child
-
-
-def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"--set {override!r}: {part!r} is no place in a list of {len(items)}; count from 0")
-    return int(part)
-
-
-def _scalar(text: str) -> Any:
-    # YAML 1.1 reads 1e-4 as a string; people mean the number.
-    try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set value {text!r}: not YAML: {error}") from error
+        lines = described(TrainConfig, error.errors())
+        raise ConfigError(
+            f"{source}: {len(lines)} setting(s) wrong (`trainer-client settings` lists all)\n"
+            + "\n".join(f"  {line}" for line in lines)
+        ) from None

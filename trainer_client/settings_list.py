@@ -1,14 +1,13 @@
 """Every setting of a run with its default and what it means, read off the models."""
 
 from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trainer_client.config import TrainConfig
+from trainer_client.setting_errors import models_of, type_name
 
 
 def settings_list(prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -24,28 +23,14 @@ def settings_list(prefix: str = "") -> Iterator[tuple[str, str, str]]:
 def _fields(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
         where = f"{path}{name}"
-        models = _models(field.annotation)
+        models = models_of(field.annotation)
         if not models:
             yield where, _default(field), field.description or ""
         elif len(models) == 1:
             yield from _fields(models[0], f"{where}.")
         else:
             for one in models:
-                yield from _fields(one, f"{where}.N ({_type_name(one)}).")
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The settings models within a field's type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType, Annotated, tuple):
-        return [model for part in get_args(annotation) for model in _models(part)]
-    return []
-
-
-def _type_name(model: type[BaseModel]) -> str:
-    annotation = model.model_fields["type"].annotation
-    return str(get_args(annotation)[0]) if get_origin(annotation) is Literal else model.__name__
+                yield from _fields(one, f"{where}.N ({type_name(one)}).")
 
 
 def _default(field: FieldInfo) -> str:

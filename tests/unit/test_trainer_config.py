@@ -95,6 +95,8 @@ def test_every_wrong_setting_is_listed_with_its_name_and_value() -> None:
         ("steps", "name=value"),
         ("steps.x=1", "no settings below"),
         ("tasks.4.seed=1", "no place in a list of 1"),
+        ("=3", "name=value"),
+        ("learner..x=3", "name=value"),
     ],
 )
 def test_an_override_that_fits_nowhere_is_named(tmp_path: Path, override: str, message: str) -> None:
@@ -103,10 +105,62 @@ def test_an_override_that_fits_nowhere_is_named(tmp_path: Path, override: str, m
         load_config(config_file(tmp_path, text), [override])
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
-def test_a_file_that_holds_no_settings_is_an_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"run\.yaml"):
-        load_config(config_file(tmp_path, text))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not YAML"),
+        (b"- 1", "expected a mapping"),
+        (b"", "is empty"),
+        (b"\xff\xfe\x00", r"not UTF-8 \(byte 0\)"),
+        (b"steps: 1\nname: x\nsteps: 2\n", "'steps' is set twice"),
+        (b"learner:\n  epochs: 1\n  epochs: 2\n", "'epochs' is set twice"),
+    ],
+)
+def test_a_file_that_holds_no_settings_or_one_of_them_twice_is_an_error(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"(?s)run\.yaml.*{message}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learner": {"learning_rat": 1}}, "learner.learning_rat: .*did you mean 'learning_rate'"),
+        ({"learnr": {"learning_rate": 1}}, "learnr: .*did you mean 'learner'"),
+        ({"learning_rate": 1}, "learning_rate: .*did you mean 'learner.learning_rate'"),
+        ({"checkpoint": {"zzz": 1}}, "checkpoint.zzz: .*there are every, keep"),
+        (
+            {"tasks": [{"type": "jsonl", "path": "x", "promt_column": "q"}]},
+            "tasks.0.jsonl.promt_column: .*did you mean 'prompt_column'",
+        ),
+    ],
+)
+def test_a_setting_that_does_not_exist_brings_the_one_that_was_meant(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config({"tasks": [{"type": "arithmetic"}], **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": True}, "steps must be a number, got True"),
+        ({"learner": {"learning_rate": float("inf")}}, "learner.learning_rate: .*finite number"),
+    ],
+)
+def test_a_number_is_a_finite_number(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config({"tasks": [{"type": "arithmetic"}], **settings})
+
+
+def test_a_wrong_item_of_a_list_is_not_reported_as_a_list_too_short() -> None:
+    with pytest.raises(ConfigError, match=r"1 setting\(s\) wrong") as caught:
+        parse_config({"tasks": [{"type": "arithmetik"}]})
+    assert "arithmetik" in str(caught.value)
 
 
 def test_every_setting_is_described() -> None:
