@@ -37,6 +37,7 @@ from trainer_client.models.sharing import second_model
 from trainer_client.prompt_reading import read_prompts
 from trainer_client.publishing import PublishedPolicies
 from trainer_client.rollouts import RolloutEngine
+from trainer_client.rounds import ReadPrompt
 from trainer_client.stopping import StopRequest
 from trainer_client.tasks.protocol import Pool, TaskPrompt
 from trainer_client.trainer_errors import ConfigError
@@ -77,9 +78,12 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     return adapted, tokenizer
 
 
-def build_learner(config: TrainConfig, world: World | None = None) -> Learner:
+def build_learner(
+    config: TrainConfig, world: World | None = None, stop: StopRequest | None = None
+) -> Learner:
     """Loads the model, adds adapters, makes the optimizer and the engine.
 
+    stop: this process's own; cuts what the engine samples short.
     Raises ConfigError where several processes cannot do what the settings say.
     """
     world = world or World()
@@ -92,7 +96,12 @@ def build_learner(config: TrainConfig, world: World | None = None) -> Learner:
     world.check_same(policy.parameters)
     engines: list[RolloutEngine] = []
     # An engine that does not start on one rank ends the run on all.
-    on_all(world, lambda: engines.append(_build_engine(config, model, tokenizer, alone=world.size == 1)))
+    on_all(
+        world,
+        lambda: engines.append(
+            _build_engine(config, model, tokenizer, stop or StopRequest(), alone=world.size == 1)
+        ),
+    )
     return Learner(policy, engines[0], tokenizer)
 
 
@@ -180,6 +189,22 @@ def held_out_choice(pool: Pool, count: int) -> list[TaskPrompt]:
 
 
 @dataclass(frozen=True)
+class ReadPool:
+    """The prompts of a run as the model reads them."""
+
+    train: tuple[ReadPrompt, ...]
+    held_out: tuple[ReadPrompt, ...]
+
+
+def read_pool(config: TrainConfig, pool: Pool, tokenizer: Any) -> ReadPool:
+    """Raises DataError or ConfigError naming the first prompt that the model cannot read."""
+    return ReadPool(
+        tuple(read_prompts(pool.train, tokenizer, config)),
+        tuple(read_prompts(held_out_choice(pool, config.evaluation.prompts), tokenizer, config)),
+    )
+
+
+@dataclass(frozen=True)
 class CurriculumFacts:
     """What the trainer must know of the strategy. success_threshold: rewards above it are successes."""
 
@@ -220,30 +245,31 @@ def build_trainer(
     facts: CurriculumFacts | None = None,
     first_step: int = 0,
     world: World | None = None,
+    read: ReadPool | None = None,
 ) -> Trainer:
     """Puts the trainer together; the run's folder is made and its settings are written there.
 
     world: the processes of the run. service, reporter and stop are this process's own.
+    read: the pool's prompts, where they have been read already.
     """
     world = world or World()
     facts = facts or CurriculumFacts()
     run = config.run_directory
-    engine, judge = learner.engine, LocalJudge()
+    engine, judge = learner.engine, LocalJudge(lambda: stop.requested)
     checkpoints = CheckpointStore(run / "checkpoints", config.checkpoint.keep)
     if world.is_first:
         run.mkdir(parents=True, exist_ok=True)
         settings = json.loads(config.model_dump_json())
         (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     log = build_metrics(config, first_step) if world.is_first else SilentLog()
-    prompts = read_prompts(pool.train, learner.tokenizer, config)
-    held_out = read_prompts(held_out_choice(pool, config.evaluation.prompts), learner.tokenizer, config)
+    read = read or read_pool(config, pool, learner.tokenizer)
     return Trainer(
         config,
         shared_service(world, service),
         learner.policy,
         engine if world.size == 1 else ShardedEngine(world, engine),
-        {read.prompt.prompt_id: read for read in prompts},
-        held_out,
+        {one.prompt.prompt_id: one for one in read.train},
+        read.held_out,
         checkpoints if world.size == 1 else SharedCheckpoints(world, checkpoints.directory, checkpoints.keep),
         log,
         reporter,
@@ -290,7 +316,9 @@ def _embeddings(pool: Pool) -> Any:
     return embeddings if embeddings.shape[1] else None
 
 
-def _build_engine(config: TrainConfig, model: Any, tokenizer: Any, *, alone: bool) -> RolloutEngine:
+def _build_engine(
+    config: TrainConfig, model: Any, tokenizer: Any, stop: StopRequest, *, alone: bool
+) -> RolloutEngine:
     """alone: whether this process is the whole run; else its engine sees this process's GPU only."""
     rollouts = config.rollouts
     if rollouts.engine == "vllm" and config.lora is not None:
@@ -323,4 +351,5 @@ def _build_engine(config: TrainConfig, model: Any, tokenizer: Any, *, alone: boo
         tokenizer,
         max_batch_rows=rollouts.max_batch_rows,
         mixed_precision=config.model.mixed_precision,
+        should_stop=lambda: stop.requested,
     )

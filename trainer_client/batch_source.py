@@ -67,6 +67,7 @@ class BatchSource:
         self.norms = norms
         self._noted: set[str] = set()
         """Notes that have been said, numbers apart."""
+        self._verdict_failed = False
         self.ending = False
         """Set to cut the batch under way short."""
         self.revision = ""
@@ -113,6 +114,8 @@ class BatchSource:
         if not collected.complete:
             self._release(batch)
             return None
+        if collected.failed_verdicts:
+            self._note_failed(step, collected)
         for reason, count in collected.rejected.items():
             self.note(f"step {step + 1}: the service did not count {count} rollouts: {reason}")
         return RolledOut(step, policy_version, collected, watch, replays)
@@ -123,6 +126,16 @@ class BatchSource:
         if cause not in self._noted:
             self._noted.add(cause)
             self.note(f"step {step + 1}: {text}")
+
+    def _note_failed(self, step: int, collected: CollectedBatch) -> None:
+        """Says it the first time only: a verifier that is unsure of some answers is so in every batch."""
+        if not self._verdict_failed:
+            self._verdict_failed = True
+            count = sum(len(group.completions) for group in collected.groups)
+            self.note(
+                f"step {step + 1}: {collected.failed_verdicts} of {count} verdicts failed (from here on see "
+                f"rollouts/error_share); the first: {collected.problem}"
+            )
 
     def _is_stale(self, policy_version: int) -> bool:
         limit = self.config.rollouts.max_staleness

@@ -9,14 +9,19 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
+from trainer_client.disk import writing
 from trainer_client.learner.kept import Keepable
 from trainer_client.learner.policy import Policy
 from trainer_client.models.weights import load_weights
-from trainer_client.trainer_errors import CheckpointError
+from trainer_client.trainer_errors import CheckpointError, TrainerError
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.pt"
@@ -60,7 +65,23 @@ class CheckpointStore:
         """Writes a checkpoint, removes the oldest beyond `keep`, and gives what those said.
 
         Each is one folder under its own name: a save that is cut short leaves the ones before it.
+        Raises CheckpointError when it cannot be written.
         """
+        kept = self.steps()
+        remedy = f"go on with --resume from step {kept[-1]}" if kept else "start again"
+        try:
+            with writing(self.path(state.step), f"make room or correct `directory`, then {remedy}"):
+                self._write(policy, state, memory)
+        except TrainerError as error:
+            raise CheckpointError(str(error)) from error
+        removed = []
+        for step in self.steps()[: -self.keep]:
+            with contextlib.suppress(CheckpointError):
+                removed.append(self.read_state(step))
+            shutil.rmtree(self.path(step), ignore_errors=True)
+        return removed
+
+    def _write(self, policy: Policy, state: RunState, memory: Keepable | None) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
         try:
@@ -82,12 +103,6 @@ class CheckpointStore:
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        removed = []
-        for step in self.steps()[: -self.keep]:
-            with contextlib.suppress(CheckpointError):
-                removed.append(self.read_state(step))
-            shutil.rmtree(self.path(step), ignore_errors=True)
-        return removed
 
     def latest(self) -> int:
         """The newest checkpoint's step. Raises CheckpointError when there is none."""
@@ -108,7 +123,7 @@ class CheckpointStore:
                 )
             return RunState(**data)
         except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+            raise _damaged(self.path(step), error) from error
 
     def load(self, policy: Policy, step: int, memory: Keepable | None = None) -> RunState:
         """Puts a checkpoint's weights, optimizer, random state and replay buffer in place.
@@ -117,19 +132,38 @@ class CheckpointStore:
         """
         state = self.read_state(step)
         folder = self.path(step)
+        kept, arrays = self._read(folder)
         try:
             load_weights(policy.model, folder / MODEL_FOLDER)
-            kept = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
             policy.optimizer.load_state_dict(kept["optimizer"])
             torch.set_rng_state(kept["random"])
             if len(kept["random_cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(kept["random_cuda"])
-            if memory is not None and (folder / REPLAY_FILE).exists():
-                with np.load(folder / REPLAY_FILE, allow_pickle=False) as arrays:
-                    memory.restore(dict(arrays))
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            if memory is not None and arrays:
+                memory.restore(arrays)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(folder, error) from error
+        except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder}: does not fit this run's model: {error}; was lora or model changed since?"
             ) from error
         policy.updates = state.updates
         return state
+
+    def _read(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Optimizer and random state; the arrays of what the run remembers."""
+        try:
+            kept = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+            if not (folder / REPLAY_FILE).exists():
+                return kept, {}
+            with np.load(folder / REPLAY_FILE, allow_pickle=False) as arrays:
+                return kept, dict(arrays)
+        # A file that was cut short is none of torch's, pickle's or zip's.
+        except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError, BadZipFile) as error:
+            raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: is damaged: {error}; remove it: --resume goes on from the one before, if there is one"
+    )

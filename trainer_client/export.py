@@ -8,6 +8,7 @@ from typing import Any
 from trainer_client.assembly import build_model
 from trainer_client.checkpoint import MODEL_FOLDER, CheckpointStore
 from trainer_client.config import TrainConfig
+from trainer_client.disk import writing
 from trainer_client.learner.lora import merged
 from trainer_client.models.weights import load_weights
 from trainer_client.trainer_errors import ConfigError, TrainerError
@@ -42,13 +43,19 @@ def export_model(
         raise ConfigError("--adapters: this configuration has none (lora is null); export without it")
     model, tokenizer = build_model(config)
     label = load_checkpoint(config, model, checkpoint)
+    plain = model if adapters_only else merged(model)
+    with writing(output, "make room, or give another --output"):
+        _save(plain, tokenizer, output)
+    return label
+
+
+def _save(model: Any, tokenizer: Any, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        (model if adapters_only else merged(model)).save_pretrained(str(work))
+        model.save_pretrained(str(work))
         tokenizer.save_pretrained(str(work))
         work.chmod(0o755)
         work.rename(output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return label

@@ -28,13 +28,15 @@ from trainer_client.metrics import Metrics, MetricsLog
 from trainer_client.publishing import PublishedPolicies
 from trainer_client.rollouts import RolloutEngine, SamplingParams
 from trainer_client.rounds import CollectedBatch, ReadPrompt, round_seed
-from trainer_client.stopping import StopRequest
+from trainer_client.stopping import Stopped, StopRequest
 from trainer_client.stopwatch import Stopwatch
-from trainer_client.trainer_errors import DivergedError, ServiceAwayError
+from trainer_client.trainer_errors import CheckpointError, DivergedError, ServiceAwayError, TrainerError
 from trainer_client.training_samples import training_samples
 
 # Where a step's seeds branch off: evaluations must not share random numbers with training.
 EVALUATION_SEED = -1
+# A verifier may fail for a while, for instance where it asks another machine.
+FAILED_STEPS = 3
 
 
 class Reporter(Protocol):
@@ -121,6 +123,8 @@ class Trainer:
         self.rollouts = 0
         self.tokens = 0
         self._exploded_steps = 0
+        self._failed_steps = 0
+        self._last_problem = ""
         self._saved_step = -1
         self._save_owed = False
         self.source = BatchSource(
@@ -205,6 +209,7 @@ class Trainer:
             self.log.write(self.step, metrics)
             self.reporter.step(self.step, config.steps, metrics)
             self._guard(metrics)
+            self._guard_verdicts(metrics)
             last = self.step == config.steps
             due = config.evaluation.every > 0 and self.step % config.evaluation.every == 0
             if (due or last) and not self.stop.requested:
@@ -232,8 +237,14 @@ class Trainer:
             self.rollouts,
             self.tokens,
         )
-        for removed in self.checkpoints.save(self.policy, state, self._kept):
-            self._forget(removed)
+        try:
+            removed = self.checkpoints.save(self.policy, state, self._kept)
+        except CheckpointError:
+            # Nobody could go on from the curriculum's part alone.
+            self._forget(state)
+            raise
+        for one in removed:
+            self._forget(one)
         self._saved_step = self.step
 
     def _forget(self, removed: RunState) -> None:
@@ -253,6 +264,7 @@ class Trainer:
         if rolled is None:
             return None
         collected = rolled.collected
+        self._last_problem = collected.problem
         samples = training_samples(
             collected.groups,
             self.config.learner,
@@ -314,17 +326,21 @@ class Trainer:
             return
         watch = Stopwatch()
         sampling = SamplingParams(settings.temperature, 1.0, self.sampling.max_tokens, self.sampling.stop)
-        with self.feed.engine_at_rest():
-            evaluation = evaluate(
-                self.engine,
-                prompts,
-                sampling,
-                samples=settings.samples,
-                ks=settings.ks,
-                seed=round_seed(self.config.seed, EVALUATION_SEED),
-                success_threshold=self.success_threshold,
-                judge=self.judge,
-            )
+        try:
+            with self.feed.engine_at_rest():
+                evaluation = evaluate(
+                    self.engine,
+                    prompts,
+                    sampling,
+                    samples=settings.samples,
+                    ks=settings.ks,
+                    seed=round_seed(self.config.seed, EVALUATION_SEED),
+                    success_threshold=self.success_threshold,
+                    judge=self.judge,
+                )
+        except Stopped:
+            # Half an evaluation is none.
+            return
         result.evaluations.append((self.step, evaluation))
         metrics = {
             "evaluation/accuracy": evaluation.accuracy,
@@ -354,6 +370,16 @@ class Trainer:
                 f"{norm:.3g} (learner.explosion_gradient_norm {learner.explosion_gradient_norm:g}) exploded in "
                 f"{self._exploded_steps} steps in a row; lower learner.learning_rate"
                 + (f" and go on with --resume from step {kept[-1]}" if kept else "")
+            )
+
+    def _guard_verdicts(self, metrics: Metrics) -> None:
+        """Ends a run that learns nothing because no verdict is given."""
+        failed = metrics["rollouts/error_share"] == 1
+        self._failed_steps = self._failed_steps + 1 if failed else 0
+        if self._failed_steps >= FAILED_STEPS:
+            raise TrainerError(
+                f"step {self.step}: every verdict failed in {self._failed_steps} steps in a row, the last with: "
+                f"{self._last_problem}; correct the task's verifier (tasks.N.verifier), or what it needs"
             )
 
     def _log_samples(self, collected: CollectedBatch) -> None:

@@ -1,5 +1,6 @@
 """Metrics of a run: one JSON line per step, whatever else is to have them, and a log of samples."""
 
+import contextlib
 import json
 import math
 import time
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainer_client.disk import writing
 from trainer_client.metric_sinks import MetricsSink
 
 Metrics = dict[str, float]
@@ -38,8 +40,10 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files."""
-        self._metrics.close()
-        self._samples.close()
+        for file in (self._metrics, self._samples):
+            # What a full disk did not take has been said when it was written.
+            with contextlib.suppress(OSError):
+                file.close()
         for sink in self._sinks:
             sink.close()
 
@@ -63,8 +67,9 @@ def _open_from(path: Path, first_step: int) -> TextIO:
 
 
 def _write_line(file: TextIO, row: Mapping[str, object]) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
+    with writing(Path(file.name), "make room, then go on with --resume"):
+        file.write(json.dumps(row) + "\n")
+        file.flush()
 
 
 def _rounded(value: float) -> Any:

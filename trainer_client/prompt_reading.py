@@ -33,6 +33,21 @@ def read_prompts(prompts: Sequence[TaskPrompt], tokenizer: Any, config: TrainCon
     return read
 
 
+def check_room(prompts: Sequence[ReadPrompt], context: int | None, config: TrainConfig) -> None:
+    """Raises DataError naming the first prompt that leaves no room for a completion of `rollouts.max_tokens`.
+
+    context: tokens that the model can read; None: unknown.
+    """
+    most = config.rollouts.max_tokens
+    for read in prompts:
+        if context is not None and len(read.token_ids) + most > context:
+            raise DataError(
+                f"prompt {read.prompt.prompt_id!r}: its {len(read.token_ids)} tokens and rollouts.max_tokens = "
+                f"{most} exceed the {context} tokens that model.path {config.model.path!r} can read; shorten it, "
+                "or lower rollouts.max_tokens"
+            )
+
+
 def conversation(prompt: TaskPrompt, system_prompt: str = "") -> list[dict[str, str]]:
     """The messages a template is given; a prompt's own system message goes before the settings'."""
     messages = list(prompt.messages) or [("user", prompt.text)]

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from trainer_client.disk import writing
+
 
 class PublishedPolicies:
     """One folder per version below `directory`; those no longer in use are dropped."""
@@ -16,7 +18,8 @@ class PublishedPolicies:
         target = self.directory / f"version-{version:08d}"
         # A run that was resumed trains the same version again.
         shutil.rmtree(target, ignore_errors=True)
-        model.save_pretrained(str(target))
+        with writing(target, "make room, then go on with --resume"):
+            model.save_pretrained(str(target))
         return target
 
     def drop_before(self, in_use: Path | None) -> None:

@@ -19,11 +19,14 @@ from trainer_client.rollouts import (
     RolloutRequest,
     SamplingParams,
 )
+from trainer_client.stopping import Stopped
 from trainer_client.stopwatch import Stopwatch
 from trainer_client.tasks import TaskPrompt
 
 # Of one prompt: a service that always wants more would never let a step end.
 MAX_ROUNDS = 64
+# Between two looks whether a stop was asked for, where the engine samples on meanwhile.
+STOP_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class CollectedBatch:
     complete: bool = True
     revision: str = ""
     rejected: dict[str, int] = field(default_factory=dict)
+    failed_verdicts: int = 0
+    problem: str = ""
+    """What the first of them failed with."""
 
     def note(self, answer: ReportResult) -> None:
         """Takes over what a report's answer says about the whole batch."""
@@ -82,6 +88,12 @@ class CollectedBatch:
             # Failed verifications are rejected on purpose; they are counted as statuses.
             if rejection.reason != "STATUS":
                 self.rejected[rejection.reason] = self.rejected.get(rejection.reason, 0) + rejection.rollouts
+
+    def note_problems(self, verdicts: Sequence[Verdict]) -> None:
+        """Keeps what verdicts failed with."""
+        problems = [verdict.problem for verdict in verdicts if verdict.problem]
+        self.failed_verdicts += len(problems)
+        self.problem = self.problem or next(iter(problems), "")
 
 
 def collect(
@@ -134,17 +146,24 @@ def collect(
         session.submit(first)
         in_flight = len(first)
         while in_flight:
-            if should_stop():
+            try:
+                if should_stop():
+                    raise Stopped
+                with stopwatch.phase("rollout"):
+                    sampled = session.finished(STOP_SECONDS)
+                if not sampled:
+                    continue
+                with stopwatch.phase("verify"):
+                    news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
+            except Stopped:
                 collected.complete = False
                 break
-            with stopwatch.phase("rollout"):
-                sampled = session.finished()
             with stopwatch.phase("verify"):
-                news = judge.judge([(groups[one.prompt_id].prompt, one.completions) for one in sampled])
                 if is_stale():
                     news = [[outdated(verdict) for verdict in verdicts] for verdicts in news]
                 for one, verdicts in zip(sampled, news, strict=True):
                     groups[one.prompt_id].add(one.completions, verdicts)
+                    collected.note_problems(verdicts)
             measured = None
             if norms is not None:
                 with stopwatch.phase("gradient_norms"):

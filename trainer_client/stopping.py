@@ -6,6 +6,10 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
+class Stopped(Exception):
+    """A stop was asked for: what was under way is given up."""
+
+
 class StopRequest:
     """A context in which the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts at once.
 

@@ -5,20 +5,31 @@ from typing import cast
 
 from rich.console import Console
 
-from trainer_client.assembly import build_learner, build_trainer, prepare_curriculum
+from trainer_client.assembly import (
+    CurriculumFacts,
+    build_learner,
+    build_trainer,
+    prepare_curriculum,
+    read_pool,
+)
 from trainer_client.checkpoint import CheckpointStore
 from trainer_client.client import CurriculumClient
 from trainer_client.config import TrainConfig
 from trainer_client.curriculum_service import connect
+from trainer_client.disk import writing
 from trainer_client.distributed.shared import on_first
 from trainer_client.distributed.silence import SilentReporter
 from trainer_client.distributed.world import World
+from trainer_client.exceptions import DeadlineError, UnavailableError
 from trainer_client.loop import Reporter, RunResult
+from trainer_client.models.load import context_tokens, load_tokenizer
 from trainer_client.patience import PatientService
 from trainer_client.progress import ProgressView
+from trainer_client.prompt_reading import check_room
 from trainer_client.stopping import StopRequest
+from trainer_client.tasks import Pool
 from trainer_client.tasks.build import build_pool
-from trainer_client.trainer_errors import TrainerError
+from trainer_client.trainer_errors import ServiceAwayError, TrainerError
 
 
 def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResult:
@@ -31,22 +42,26 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
     # Before rank 0 writes anything that the others would take for an earlier run's.
     first_step = on_first(world, lambda: _first_step(config, store, resume))
     pool = build_pool(config.tasks)
+    # Before the service has them: a prompt that the model cannot read is not to be in the curriculum.
+    read = read_pool(config, pool, load_tokenizer(config.model))
+    check_room(read.train + read.held_out, context_tokens(config.model), config)
     with ExitStack() as stack:
         client: CurriculumClient | None = None
         if world.is_first:
             # The reports that a service away has not had yet lie in the run's folder.
-            config.run_directory.mkdir(parents=True, exist_ok=True)
+            with writing(config.run_directory, "correct `directory`, or `name`"):
+                config.run_directory.mkdir(parents=True, exist_ok=True)
             outbox = config.run_directory / "reports.outbox"
             client = stack.enter_context(connect(config.curriculum, outbox))
         stop = stack.enter_context(StopRequest())
         # Before the model is loaded: a service that is not there should be said at once.
-        facts = on_first(world, lambda: prepare_curriculum(cast(CurriculumClient, client), config, pool))
+        facts = on_first(world, lambda: _prepared(cast(CurriculumClient, client), config, pool))
         console.print(
             f"curriculum {config.curriculum_id!r} at {config.curriculum.target}: "
             f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
             highlight=False,
         )
-        learner = build_learner(config, world)
+        learner = build_learner(config, world, stop)
         stack.callback(learner.engine.close)
         reporter: Reporter = SilentReporter()
         if world.is_first:
@@ -69,6 +84,7 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
             facts=facts,
             first_step=first_step,
             world=world,
+            read=read,
         )
         stack.callback(trainer.log.close)
         if resume:
@@ -77,6 +93,16 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
     state = "interrupted" if result.interrupted else "finished"
     console.print(f"{state} at step {result.steps}; see {config.run_directory}", highlight=False)
     return result
+
+
+def _prepared(client: CurriculumClient, config: TrainConfig, pool: Pool) -> CurriculumFacts:
+    try:
+        return prepare_curriculum(client, config, pool)
+    except (UnavailableError, DeadlineError) as error:
+        raise ServiceAwayError(
+            f"curriculum.target {config.curriculum.target!r}: no curriculum service answers there; correct it "
+            f"(host:port), or start one (`sampler-service serve`): {error}"
+        ) from error
 
 
 def _first_step(config: TrainConfig, store: CheckpointStore, resume: bool) -> int:

@@ -17,6 +17,8 @@ from trainer_client.rollouts import Completion
 from trainer_client.tasks import TaskPrompt, VerifierError
 from trainer_client.tasks.reasoning_gym_task import between, reasoning_gym_pool
 from trainer_client.tasks.timed import TimedVerifier
+from trainer_client.tasks.verifiers import load_verifier
+from trainer_client.trainer_errors import ConfigError
 
 pytestmark = pytest.mark.torch
 HERE = "tests.unit.test_trainer_judging"
@@ -35,6 +37,29 @@ def starts_a_process_and_hangs(completion: str, answer: str) -> float:
     Path(completion).write_text(str(process.pid))
     time.sleep(3600)
     return 1.0
+
+
+def goes_wrong(completion: str, answer: str) -> float:
+    """Does what the completion says."""
+    if completion == "exit":
+        sys.exit(3)
+    if completion == "die":
+        os._exit(3)
+    if completion == "hang":
+        time.sleep(3600)
+    if completion == "fork" and os.fork() == 0:
+        return 0.25
+    return 1.0
+
+
+def hangs_when_warmed_up(completion: str, answer: str) -> float:
+    """A verifier that never ends for the call that a worker begins with."""
+    if completion == "1":
+        time.sleep(3600)
+    return 0.5
+
+
+no_function = 7
 
 
 def completion(text: str, reason: str = "stop") -> Completion:
@@ -65,6 +90,33 @@ def test_verdicts_come_in_the_order_of_the_completions_whoever_judges() -> None:
     assert verdicts[1][1].status is RolloutStatus.ERROR
     assert threads == {threading.get_ident()}
     assert LocalJudge().judge([]) == []
+
+
+def test_a_verifier_that_exits_dies_hangs_or_forks_fails_that_verdict_and_no_other() -> None:
+    verifier = TimedVerifier(f"{HERE}:goes_wrong", timeout_seconds=5.0)
+    try:
+        for said, problem in (("exit", "SystemExit: 3"), ("die", "died"), ("hang", "longer than")):
+            with pytest.raises(VerifierError, match=problem):
+                verifier(said, "")
+            assert verifier("fine", "") == 1.0
+        # A child that goes on would give a verdict of its own, to be taken for the next completion's.
+        assert [verifier(said, "") for said in ("fork", "fine", "fork", "fine", "fine")] == [1.0] * 5
+    finally:
+        verifier.close()
+
+
+def test_a_verifier_that_hangs_at_the_start_is_waited_for_once_by_all_its_workers() -> None:
+    verifier = TimedVerifier(f"{HERE}:hangs_when_warmed_up", timeout_seconds=30.0, warm_up_seconds=0.1)
+    try:
+        assert verifier("2", "") == 0.5
+        assert not verifier._idle.queue[0]._how.warm_up
+    finally:
+        verifier.close()
+
+
+def test_what_is_no_function_is_no_verifier() -> None:
+    with pytest.raises(ConfigError, match="is no function but a int"):
+        load_verifier(f"{HERE}:no_function")
 
 
 def test_what_a_stuck_verifier_has_started_ends_with_it(tmp_path: Path) -> None:

@@ -214,7 +214,9 @@ def test_a_failing_verifier_is_reported_as_an_error_and_not_as_a_wrong_answer(tm
     assert history[0]["rollouts/error_share"] == 1.0
     assert sum(service.state.rollouts.values()) == 0
     assert history[0]["learner/samples"] == 0
-    assert reporter.notes == []
+    (note,) = reporter.notes
+    assert "16 of 16 verdicts failed" in note
+    assert note.endswith("the first: out of order")
 
 
 def test_a_stop_between_rounds_releases_the_lease_and_keeps_a_checkpoint(tmp_path: Path) -> None:

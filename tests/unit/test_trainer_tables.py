@@ -242,3 +242,11 @@ def test_a_file_of_held_out_prompts_is_never_trained_on(tmp_path: Path) -> None:
     write(test, [{"prompt": "q0", "answer": "1", "id": 0}])
     with pytest.raises(DataError, match=r"id '0'.*id_column: null"):
         build_pool(task_config(**task).tasks)
+
+
+@pytest.mark.parametrize("column", ["prompt", "answer"])
+def test_a_value_that_a_data_frame_lacked_is_missing(tmp_path: Path, column: str) -> None:
+    row = {"prompt": "1+1=", "answer": "2", column: float("nan")}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=f"line 1: column '{column}' is missing"):
+        table_prompts(jsonl_rows(tmp_path / "data.jsonl"), exact_match)

@@ -4,6 +4,7 @@ Which rank samples what follows from the requests and from what is done, which a
 negotiated. A completion's seed is its prompt's, so the split decides only where it is made.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -95,13 +96,16 @@ class ShardedSession:
     def finished(self, wait_seconds: float | None = None) -> list[RolloutGroup]:
         """The groups done on any rank, in the order of ranks; waits for one. Empty: nothing is in flight.
 
-        An error of one rank's engine is raised on all of them.
+        wait_seconds: after about so long it gives none, on every rank. An error of one rank's engine is raised
+        on all of them.
         """
-        del wait_seconds
-        while self._ranks:
+        # Counted, not timed: clocks would tell ranks apart.
+        left = math.inf if wait_seconds is None else max(1, round(wait_seconds / EXCHANGE_SECONDS))
+        while self._ranks and left > 0:
             parts = on_all(self._world, self._mine)
             if any(parts):
                 return [self._done(rank, group) for rank, part in enumerate(parts) for group in part]
+            left -= 1
         return []
 
     def _mine(self) -> list[RolloutGroup]:

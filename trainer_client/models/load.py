@@ -1,14 +1,17 @@
 """Loads a model and its tokenizer by name or path."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from trainer_client.config import ModelConfig
 from trainer_client.models.smollm2 import smollm2_directory
-from trainer_client.models.tiny import tiny_model, tiny_tokenizer
+from trainer_client.models.tiny import TINY_CONTEXT, tiny_model, tiny_tokenizer
 from trainer_client.trainer_errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,27 +22,61 @@ def load_model(settings: ModelConfig) -> tuple[Any, Any]:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
+    tokenizer = load_tokenizer(settings)
     if settings.path == "tiny":
-        tokenizer = tiny_tokenizer()
         return tiny_model(tokenizer).to(device=device, dtype=DTYPES[settings.dtype]), tokenizer
-    folder = smollm2_directory() if settings.path == "smollm2" else Path(settings.path)
-    if not (folder / "config.json").exists():
-        raise ModelError(
-            f"model.path {settings.path!r}: no config.json there; give a folder in Hugging Face format, "
-            "'smollm2' or 'tiny'"
-        )
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _loading(settings.path):
         model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=DTYPES[settings.dtype], local_files_only=True
+            str(_folder(settings.path)), dtype=DTYPES[settings.dtype], local_files_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model.path {settings.path!r}: cannot be loaded: {error}") from error
     return model.to(device), tokenizer
+
+
+def load_tokenizer(settings: ModelConfig) -> Any:
+    """The tokenizer alone. Raises ModelError with the path and the reason."""
+    if settings.path == "tiny":
+        return tiny_tokenizer()
+    folder = _folder(settings.path)
+    from transformers import AutoTokenizer
+
+    with _loading(settings.path):
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def context_tokens(settings: ModelConfig) -> int | None:
+    """How many tokens the model can read; None where its folder does not say."""
+    if settings.path == "tiny":
+        return TINY_CONTEXT
+    from transformers import AutoConfig
+
+    with _loading(settings.path):
+        config = AutoConfig.from_pretrained(str(_folder(settings.path)), local_files_only=True)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _folder(path: str) -> Path:
+    folder = smollm2_directory() if path == "smollm2" else Path(path)
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"model.path {path!r}: no config.json there; give a folder in Hugging Face format, "
+            "'smollm2' or 'tiny'"
+        )
+    return folder
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    try:
+        yield
+    # A file that was cut short is an error of whoever reads its format.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"model.path {path!r}: cannot be loaded: {error}; is the folder complete?"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:

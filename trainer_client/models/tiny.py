@@ -4,6 +4,9 @@ from typing import Any
 
 CHARACTERS = "\n 0123456789+-*=(),;?abcdefghijklmnopqrstuvwxyz"
 
+# Tokens that the model can read.
+TINY_CONTEXT = 512
+
 
 def tiny_tokenizer(characters: str = CHARACTERS) -> Any:
     """One token per character; others become `<unk>`."""
@@ -31,7 +34,7 @@ def tiny_model(tokenizer: Any, *, hidden_size: int = 64, layers: int = 2, seed: 
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=TINY_CONTEXT,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,

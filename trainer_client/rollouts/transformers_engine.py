@@ -5,8 +5,9 @@ that have ended leave the batch. Every rollout has random numbers of its own, dr
 the prompt and its place in the group, so that a completion does not depend on what shares its batch.
 """
 
+import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from trainer_client.rollouts.protocol import (
     SamplingParams,
     cut_at_stop,
 )
+from trainer_client.stopping import Stopped
+from trainer_client.trainer_errors import DivergedError
 
 # A batch is compacted when this share of its rows is still going: copying the cache costs
 # about as much as one step of the rows it frees.
@@ -52,15 +55,23 @@ class TransformersEngine:
     model: the learner's own model, or another copy that `update_policy` loads adapters into.
     max_batch_rows: rollouts sampled at once; bounds the memory of the cache.
     mixed_precision: as the learner's, so that both compute the same log-probabilities.
+    should_stop: looked at before every token; `generate` then raises Stopped.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, max_batch_rows: int = 64, mixed_precision: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_batch_rows: int = 64,
+        mixed_precision: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_batch_rows = max_batch_rows
         self.mixed_precision = mixed_precision
+        self.should_stop = should_stop
         self.policy_version = 0
         self._eos_ids = _eos_token_ids(model, tokenizer)
         self._pad_id = next(iter(self._eos_ids), 0)
@@ -121,11 +132,19 @@ class TransformersEngine:
         positions_R = mask_R_L.sum(dim=1)
         active = rows
         for step in range(sampling.max_tokens):
+            if self.should_stop():
+                raise Stopped
             uniforms_R = torch.tensor([row.uniforms_T[step] for row in active], dtype=torch.float64)
             tokens_R, log_probs_R = sample_tokens(logits_R_V, uniforms_R, sampling)
             tokens = tokens_R.tolist()
+            log_probs = log_probs_R.tolist()
+            if not all(map(math.isfinite, log_probs)):
+                raise DivergedError(
+                    "the model's probabilities are not numbers: its weights have exploded; lower "
+                    "learner.learning_rate and go on with --resume from an earlier checkpoint"
+                )
             ended = []
-            for row, token, log_prob in zip(active, tokens, log_probs_R.tolist(), strict=True):
+            for row, token, log_prob in zip(active, tokens, log_probs, strict=True):
                 row.token_ids.append(token)
                 row.log_probs.append(log_prob)
                 ended.append(self._has_ended(row, sampling))
@@ -203,6 +222,8 @@ def sample_tokens(logits_R_V: Tensor, uniforms_R: Tensor, sampling: SamplingPara
         targets_R_1 = uniforms_R.to(cumulative_R_V.device)[:, None] * cumulative_R_V[:, -1:]
         # The first token whose cumulative mass exceeds the target has a mass of its own.
         tokens_R = torch.searchsorted(cumulative_R_V, targets_R_1, right=True)[:, 0]
+        # Where probabilities are not numbers there is none: the log-probability then says so.
+        tokens_R = tokens_R.clamp(max=logits_R_V.shape[1] - 1)
     return tokens_R, log_probs_R_V.gather(1, tokens_R[:, None])[:, 0]
 
 

@@ -1,6 +1,7 @@
 """Prompts and answers from the rows of a table."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def _answer(row: Row, column: str, pattern: re.Pattern[str] | None) -> str:
 
 def _present(row: Row, column: str) -> Any:
     value = _value(row, column)
-    if value is None:
+    # Data frames write what is missing as NaN.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"column {column!r} is missing; there are {sorted(row)}")
     return value
 

@@ -1,6 +1,7 @@
 """Verifiers: exact match, mathematical equality, and any function of the user's with a time limit."""
 
 import importlib
+from typing import Any
 
 from trainer_client.tasks.protocol import Verifier, VerifierError
 from trainer_client.trainer_errors import ConfigError
@@ -32,30 +33,42 @@ def _as_latex(answer: str) -> str:
     return answer if "$" in answer or "\\boxed" in answer else f"${answer}$"
 
 
+BUILT_IN: dict[str, Verifier] = {"exact": exact_match, "math": math_equal}
+
+
 def load_verifier(name: str) -> Verifier:
     """A verifier by name (`exact`, `math`) or as `package.module:function`.
 
     Raises ConfigError when there is none of that name.
     """
-    built_in: dict[str, Verifier] = {"exact": exact_match, "math": math_equal}
-    if name in built_in:
-        return built_in[name]
     module_name, separator, function_name = name.partition(":")
-    if not separator:
+    if name in BUILT_IN:
+        function: Any = BUILT_IN[name]
+    elif not separator:
         raise ConfigError(
-            f"verifier {name!r}: unknown; use one of {sorted(built_in)} or 'package.module:function'"
+            f"verifier {name!r}: unknown; use one of {sorted(BUILT_IN)} or 'package.module:function'"
         )
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"verifier {name!r}: {error}; check the module's and the function's name"
-        ) from error
+    else:
+        function = _imported(name, module_name, function_name)
+
+    if not callable(function):
+        raise ConfigError(f"verifier {name!r}: is no function but a {type(function).__name__}")
 
     def call(completion: str, answer: str) -> float:
         try:
             return float(function(completion, answer))
-        except Exception as error:
+        # Scripts made into verifiers end by `sys.exit`.
+        except (Exception, SystemExit) as error:
             raise VerifierError(f"verifier {name!r} raised {type(error).__name__}: {error}") from error
 
     return call
+
+
+def _imported(name: str, module_name: str, function_name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    # Whatever the module does when it is imported.
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"verifier {name!r}: {type(error).__name__}: {error}; check the module's and the function's name"
+        ) from error
