@@ -55,6 +55,7 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
     changes = dict(changes)
     broken_step = changes.pop("broken_step", None)
     failing_rank = changes.pop("failing_rank", None)
+    failing_learner = changes.pop("failing_learner", None)
     stop_rank = changes.pop("stop_rank", None)
     resume = changes.pop("resume", False)
     killed_rank = changes.pop("killed_rank", None)
@@ -97,6 +98,12 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
             raise VerifierError("this rank's engine is broken")
 
         learner.engine.generate = broken  # type: ignore[method-assign]
+    if world.rank == failing_learner:
+
+        def out_of_memory(*arguments: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+        learner.policy.log_probs = out_of_memory  # type: ignore[method-assign]
     if world.rank == killed_rank:
         os.kill(learner.engine.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
     error = ""
@@ -105,7 +112,7 @@ def run_scenario(world: World, folder: Path, name: str, changes: dict[str, Any])
             trainer.resume()
         result = trainer.run()
         steps = result.steps
-    except (CurriculumError, TrainerError, VerifierError) as caught:
+    except (CurriculumError, TrainerError, VerifierError, RuntimeError) as caught:
         error, steps = str(caught), trainer.step
     trainer.log.close()
     learner.engine.close()

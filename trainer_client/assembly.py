@@ -4,7 +4,7 @@ import json
 import math
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -206,10 +206,14 @@ def read_pool(config: TrainConfig, pool: Pool, tokenizer: Any) -> ReadPool:
 
 @dataclass(frozen=True)
 class CurriculumFacts:
-    """What the trainer must know of the strategy. success_threshold: rewards above it are successes."""
+    """What the trainer must know of the curriculum. success_threshold: rewards above it are successes.
+
+    policy_version: what the curriculum has come to; above 0 where an earlier run trained under it.
+    """
 
     success_threshold: float = 0.5
     uses_gradient_norms: bool = True
+    policy_version: int = 0
 
 
 def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool) -> CurriculumFacts:
@@ -223,7 +227,7 @@ def prepare_curriculum(client: CurriculumClient, config: TrainConfig, pool: Pool
         anchor_pass_rates=_anchor_pass_rates(pool),
         embeddings=_embeddings(pool),
     )
-    return curriculum_facts(curriculum.strategy)
+    return replace(curriculum_facts(curriculum.strategy), policy_version=curriculum.policy_version)
 
 
 def curriculum_facts(strategy: Strategy) -> CurriculumFacts:
@@ -277,6 +281,7 @@ def build_trainer(
         published=PublishedPolicies(run / ("published" if world.size == 1 else f"published-{world.rank}")),
         stop_strings=pool.stop,
         success_threshold=facts.success_threshold,
+        first_version=facts.policy_version,
         replay=build_replay(config) if config.replay.share > 0 else None,
         judge=judge if world.size == 1 else ShardedJudge(world, judge),
         norms=_build_norms(config, learner, facts, reporter, world),

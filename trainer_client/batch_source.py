@@ -70,6 +70,8 @@ class BatchSource:
         self._verdict_failed = False
         self.ending = False
         """Set to cut the batch under way short."""
+        self.first_version = 0
+        """What the service calls this run's version 0: under a curriculum of an earlier run, where that ended."""
         self.revision = ""
         """What the next draw must have seen."""
 
@@ -83,7 +85,7 @@ class BatchSource:
                 self.config.curriculum_id,
                 batch_size=fresh,
                 rollout_budget=round(curriculum.rollout_budget * fresh / curriculum.batch_size),
-                policy_version=policy_version,
+                policy_version=self.first_version + policy_version,
                 equal_quotas=curriculum.equal_quotas,
                 run_id=self.run_id,
                 step=step,

@@ -32,7 +32,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands. step: batches trained on; the policy's version is the same number."""
+    """Where a run stands. step: batches trained on; the policy's version is the same number.
+
+    first_version: what the service calls version 0.
+    """
 
     step: int
     updates: int
@@ -40,6 +43,7 @@ class RunState:
     curriculum_checkpoint_id: str
     rollouts: int = 0
     tokens: int = 0
+    first_version: int = 0
     format: int = FORMAT
 
 

@@ -48,8 +48,10 @@ def train(
     world = start_world()
     try:
         run_training(settings, world, resume=resume)
-    finally:
-        world.close()
+    except BaseException as error:
+        world.close(error)
+        raise
+    world.close()
 
 
 @app.command()
@@ -164,7 +166,8 @@ def _readable_errors() -> Iterator[None]:
     except (TrainerError, CurriculumError) as error:
         # Under torchrun an error may be one process's own.
         rank = os.environ.get("RANK", "0")
-        print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(("" if rank == "0" else f"rank {rank}: ") + f"error: {error}{notes}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -109,7 +109,7 @@ class CurriculumConfig(Settings):
     server_name: str = ""
     """Name to expect in the service's certificate, where it differs from the target."""
     curriculum_id: str = ""
-    """Default: the run's name. An existing one is carried on with."""
+    """Default: the run's name. An existing one is carried on with, its strategy as it is."""
     strategy: str | dict[str, Any] = "frontier"
     """A preset's name, or a preset with parts over it."""
     batch_size: int = Field(default=16, ge=1)

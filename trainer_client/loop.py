@@ -70,6 +70,7 @@ class Trainer:
 
     prompts: every training prompt by id, as the model reads it. held_out: for evaluation.
     published: where the engine's adapters lie; each process of a run has a folder of its own.
+    first_version: what the service is to call the policy that a fresh run starts from.
     stop: checked between phases; a batch that is cut short is released, and a checkpoint is kept.
     """
 
@@ -89,6 +90,7 @@ class Trainer:
         published: PublishedPolicies,
         stop_strings: tuple[str, ...] = (),
         success_threshold: float = 0.5,
+        first_version: int = 0,
         replay: ReplayBuffer | None = None,
         judge: Judge | None = None,
         norms: GradientNorms | None = None,
@@ -140,6 +142,7 @@ class Trainer:
             judge=self.judge,
             norms=norms,
         )
+        self.source.first_version = first_version
         self.feed = self._make_feed()
 
     def _make_feed(self) -> BatchFeed:
@@ -168,6 +171,7 @@ class Trainer:
             self.reporter.note(
                 "this checkpoint was made without the service; the curriculum goes on as it is"
             )
+        self.source.first_version = state.first_version
         self.step = self._saved_step = state.step
         self.rollouts, self.tokens = state.rollouts, state.tokens
         self._publish_policy()
@@ -236,6 +240,7 @@ class Trainer:
             curriculum_checkpoint_id,
             self.rollouts,
             self.tokens,
+            self.source.first_version,
         )
         try:
             removed = self.checkpoints.save(self.policy, state, self._kept)
@@ -283,7 +288,9 @@ class Trainer:
         self.step += 1
         with watch.phase("service"):
             receipt = self.service.advance_policy(
-                self.config.curriculum_id, self.step, kl=kl if math.isfinite(kl) else None
+                self.config.curriculum_id,
+                self.source.first_version + self.step,
+                kl=kl if math.isfinite(kl) else None,
             )
         self.source.revision = receipt.revision
         with watch.phase("sync"):

@@ -61,6 +61,12 @@ def train(config: TrainConfig, world: World, *, resume: bool = False) -> RunResu
             f"{len(pool.train)} prompts, {len(pool.held_out)} held out",
             highlight=False,
         )
+        if facts.policy_version and not resume:
+            console.print(
+                f"an earlier run has trained under this curriculum: its policy versions go on from "
+                f"{facts.policy_version}, and what it learnt of the prompts is kept",
+                highlight=False,
+            )
         learner = build_learner(config, world, stop)
         stack.callback(learner.engine.close)
         reporter: Reporter = SilentReporter()

@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "broken-service": ({"broken_step": 1}, "the service is away"),
     "broken-engine": ({"failing_rank": 1, "evaluation": {"prompts": 0}}, "this rank's engine is broken"),
+    "broken-learner": ({"failing_learner": 1, "evaluation": {"prompts": 0}}, "out of memory"),
     "killed-vllm": (
         {"rollouts": VLLM, "killed_rank": 1, "evaluation": {"prompts": 0}},
         "its process was ended by signal 9 (SIGKILL)",
@@ -137,7 +138,64 @@ def test_an_error_on_one_rank_ends_all_of_them_with_it(folder: Path, name: str) 
     assert ERRORS[name][1] in first["error"]
     assert ERRORS[name][1] in second["error"]
     # The batch that was being sampled went back.
-    assert first["released"] == ([] if name == "broken-service" else ["lease-0"])
+    after_the_batch = name in ("broken-service", "broken-learner")
+    assert first["released"] == ([] if after_the_batch else ["lease-0"])
+
+
+def test_a_rank_whose_learner_fails_is_named_on_the_others(folder: Path) -> None:
+    first, second = told(folder, "broken-learner")
+    assert first["error"] == "rank 1 failed: RuntimeError: out of memory"
+    assert second["error"] == "out of memory"
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from trainer_client.distributed.world import start_world
+from trainer_client.stopping import StopRequest
+from trainer_client.trainer_errors import TrainerError
+
+folder, end = Path(sys.argv[1]), sys.argv[2]
+with StopRequest():
+    world = start_world()
+    world.gather(world.rank)
+    try:
+        if world.rank == 1 and end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if world.rank == 1:
+            raise OSError(28, "No space left on device")
+        world.gather("something")
+    except Exception as error:
+        (folder / str(world.rank)).write_text(str(error))
+        world.close(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("failed", "rank 1 failed: OSError: [Errno 28] No space left on device"),
+        (
+            "killed",
+            "rank 1 ended without a word: killed, perhaps for want of memory; see what it printed last",
+        ),
+    ],
+)
+def test_a_rank_that_ends_where_nobody_asks_it_is_named_by_the_others(
+    tmp_path: Path, end: str, message: str
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    done = subprocess.run(
+        [*launcher, str(tmp_path / "program.py"), str(tmp_path), end],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    for rank in (0, 2):
+        assert (tmp_path / str(rank)).exists(), done.stdout + done.stderr
+        assert (tmp_path / str(rank)).read_text().startswith(message)
 
 
 def test_each_rank_has_a_vllm_of_its_own_that_knows_nothing_of_the_others(folder: Path) -> None:

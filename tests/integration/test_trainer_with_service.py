@@ -94,6 +94,22 @@ def test_a_finished_run_can_be_resumed_for_more_steps(tmp_path: Path, service: S
     assert summary.policy_version == 4
 
 
+def test_a_run_that_lost_its_checkpoints_starts_anew_under_its_curriculum(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    run(
+        write_config(
+            tmp_path, service, "first", steps=1, curriculum={"target": service.target, "batch_size": 4}
+        )
+    )
+    shared = {"target": service.target, "batch_size": 4, "curriculum_id": "first"}
+    output = run(write_config(tmp_path, service, "second", steps=1, curriculum=shared))
+    # The terminal breaks lines.
+    assert "its policy versions go on from 1" in " ".join(output.split())
+    with CurriculumClient(service.target) as client:
+        assert client.summary("first").policy_version == 2
+
+
 def test_sigterm_ends_a_run_cleanly_and_resume_goes_on(tmp_path: Path, service: ServiceProcess) -> None:
     config = write_config(tmp_path, service, "ended", steps=100_000)
     metrics = tmp_path / "ended" / "metrics.jsonl"

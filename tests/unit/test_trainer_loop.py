@@ -98,6 +98,29 @@ def test_a_run_trains_reports_advances_evaluates_and_keeps_checkpoints(tmp_path:
     assert 8 <= (tmp_path / "tiny" / "samples.jsonl").read_text().count("\n") <= 16
 
 
+def test_a_fresh_run_goes_on_with_the_versions_of_an_earlier_one_under_its_curriculum(tmp_path: Path) -> None:
+    versions: list[int] = []
+
+    class Asked(FakeCurriculum):
+        def next_batch(self, *arguments: Any, **named: Any) -> Batch:
+            versions.append(named["policy_version"])
+            return super().next_batch(*arguments, **named)
+
+    pool = digit_pool()
+    service = Asked([prompt.prompt_id for prompt in pool.train])
+    trainer, _, _, _ = make_trainer(tiny_config(tmp_path, steps=2), service, pool)
+    trainer.source.first_version = 7
+    trainer.run()
+    assert versions == [7, 8]
+    assert [version for version, _ in service.advances] == [8, 9]
+
+    again, _, _, _ = make_trainer(tiny_config(tmp_path, steps=3), service, pool, first_step=2)
+    assert again.resume() == 2
+    again.run()
+    assert versions == [7, 8, 9]
+    assert service.advances[-1][0] == 10
+
+
 def test_what_every_batch_notes_is_said_once(tmp_path: Path) -> None:
     class Noting(FakeCurriculum):
         def next_batch(self, *arguments: Any, **named: Any) -> Batch:

@@ -46,7 +46,11 @@ def on_first(world: World, work: Callable[[], T]) -> T:
 
 def on_all(world: World, work: Callable[[], T]) -> list[T]:
     """Every rank does its work; every rank gets all results, or the first error."""
-    return [outcome.get() for outcome in world.gather(_tried(work))]
+    outcomes = world.gather(_tried(work))
+    for rank, outcome in enumerate(outcomes):
+        if outcome.error is not None and world.size > 1:
+            outcome.error.add_note(f"on rank {rank}")
+    return [outcome.get() for outcome in outcomes]
 
 
 class SharedService:

@@ -1,13 +1,15 @@
 """The processes of a run, and what they exchange. A run of one process exchanges nothing."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from trainer_client.distributed.rank_ends import RankEnds
 from trainer_client.trainer_errors import TrainerError
 
 T = TypeVar("T")
@@ -71,8 +73,15 @@ class World:
                 "and the same checkpoints (a shared file system)"
             )
 
-    def close(self) -> None:
-        """Leaves the group."""
+    def together(self, work: Callable[[], T]) -> T:
+        """This rank's part of what all ranks do at this point; what fails on one of them ends it on all.
+
+        `work` exchanges nothing: the others would wait for a rank that has failed.
+        """
+        return work()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leaves the group. error: what this rank ends with; the others are told."""
 
     def _add_bucket(self, bucket: Sequence[torch.nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in bucket if parameter.grad is not None]
@@ -84,41 +93,80 @@ class World:
             at += gradient.numel()
 
 
+class RankLostError(TrainerError):
+    """Another process of this run has ended."""
+
+
 class TorchWorld(World):
     """The processes that torchrun started; objects by gloo, gradients on a GPU by NCCL."""
 
     def __init__(self) -> None:
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group(backend, timeout=TIMEOUT)
-        self._dist: Any = dist
+        store, self.rank, self.size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+        self._dist = dist
         # Objects travel by the CPU, whatever the gradients do.
         self._objects = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
+        self._ends = RankEnds(dist.PrefixStore("ends", store), self.rank, self.size)
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""
         box = [value if self.is_first else None]
-        self._dist.broadcast_object_list(box, src=0, group=self._objects)
+        with self._exchange():
+            self._dist.broadcast_object_list(box, src=0, group=self._objects)
         return box[0]  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:
         """Every rank's value, in order, on every rank."""
         boxes: list[Any] = [None] * self.size
-        self._dist.all_gather_object(boxes, value, group=self._objects)
+        with self._exchange():
+            self._dist.all_gather_object(boxes, value, group=self._objects)
         return boxes
 
     def add(self, tensor: Tensor) -> None:
         """Adds up a tensor over the ranks, in place."""
-        self._dist.all_reduce(tensor)
+        with self._exchange():
+            self._dist.all_reduce(tensor)
 
-    def close(self) -> None:
-        """Leaves the group."""
+    def together(self, work: Callable[[], T]) -> T:
+        """This rank's part of what all ranks do at this point; what fails on one of them ends it on all."""
+        value: T | None = None
+        failure: Exception | None = None
+        try:
+            value = work()
+        except Exception as error:
+            failure = error
+        told = self.gather("" if failure is None else said(failure))
+        if failure is not None:
+            raise failure
+        for rank, problem in enumerate(told):
+            if problem:
+                raise TrainerError(f"rank {rank} failed: {problem}")
+        return value  # type: ignore[return-value]
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leaves the group. error: what this rank ends with; the others are told."""
+        if error is not None and not isinstance(error, RankLostError):
+            self._ends.tell(said(error))
         self._dist.destroy_process_group()
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            # The library names a socket; people want to know which process, and why.
+            raise RankLostError(self._ends.why()) from error
+
+
+def said(error: BaseException) -> str:
+    """An error in one line, with its kind where it is not one of ours that speaks for itself."""
+    return str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
 
 
 def start_world() -> World:

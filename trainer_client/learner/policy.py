@@ -116,7 +116,7 @@ class Policy:
         totals = (sum(len(s.completion_token_ids) for s in samples), len(samples))
         mine = self._share(useful)
         parts = self.parts(mine)
-        old = [self._old_log_probs(part) for part in parts]
+        old = self.world.together(lambda: [self._old_log_probs(part) for part in parts])
         agreement = self._agreement(parts, old)
         for _ in range(self.settings.epochs):
             metrics = self._optimizer_step(mine, old, totals)
@@ -131,14 +131,16 @@ class Policy:
     def probe(self, samples: Sequence[Sample], max_prompts: int = 6, max_per_prompt: int = 4) -> Probe:
         """A few completions of a few prompts (prompts are what costs), to measure an update by."""
         chosen = self._share(probe_samples(samples, max_prompts, max_per_prompt))
-        parts = []
-        for part in self.parts(chosen):
-            if self.settings.recompute_log_probs:
-                # What the engine says of its tokens differs by more than the update: it is no start to measure from.
-                parts.append((part, self.log_probs(part).log_probs))
-            else:
-                parts.append((part, self._behaviour(part)))
-        return Probe(tuple(parts))
+        # What the engine says of its tokens differs by more than the update: it is no start to measure from.
+        recomputed = self.settings.recompute_log_probs
+        return self.world.together(
+            lambda: Probe(
+                tuple(
+                    (part, self.log_probs(part).log_probs if recomputed else self._behaviour(part))
+                    for part in self.parts(chosen)
+                )
+            )
+        )
 
     @torch.no_grad()
     def mean_kl(self, probe: Probe) -> float:
@@ -146,14 +148,17 @@ class Policy:
 
         k3 on the sampled tokens: an estimate of KL(then ‖ now), exact in expectation.
         """
+        total, tokens = self._added_up(*self.world.together(lambda: self._moved(probe)))
+        # Its terms are not negative, but for rounding when the policy has hardly moved.
+        return max(total, 0.0) / tokens if tokens else 0.0
+
+    def _moved(self, probe: Probe) -> tuple[float, float]:
         total = tokens = 0.0
         for part, before in probe.parts:
             now = self.log_probs(part)
             total += float((k3(before, now.log_probs) * now.mask).sum())
             tokens += float(now.mask.sum())
-        total, tokens = self._added_up(total, tokens)
-        # Its terms are not negative, but for rounding when the policy has hardly moved.
-        return max(total, 0.0) / tokens if tokens else 0.0
+        return total, tokens
 
     def log_probs(self, samples: Sequence[Sample]) -> TokenLogProbs:
         """Token log-probabilities of the samples under the present policy."""
@@ -262,11 +267,35 @@ class Policy:
     def _optimizer_step(
         self, useful: Sequence[Sample], old: Sequence[Tensor | None], totals: tuple[int, int]
     ) -> UpdateMetrics:
-        settings = self.settings
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = clipped = entropy = reference_kl = 0.0
-        trained = 0
+        sums = self.world.together(lambda: self._accumulate(useful, old, totals))
+        self.world.add_gradients(self.parameters)
+        loss, clipped, entropy, reference_kl, tokens = self._added_up(*sums)
+        trained = int(tokens)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            return UpdateMetrics(loss=loss, gradient_norm=norm, trained_tokens=trained)
+        self._set_learning_rate()
+        self.optimizer.step()
+        self.updates += 1
+        return UpdateMetrics(
+            loss,
+            norm,
+            clipped / trained,
+            entropy / trained,
+            reference_kl / trained,
+            trained,
+            skipped=False,
+        )
+
+    def _accumulate(
+        self, useful: Sequence[Sample], old: Sequence[Tensor | None], totals: tuple[int, int]
+    ) -> tuple[float, float, float, float, float]:
+        """This process's gradients; sums of loss, clipped tokens, entropies, KL to the reference, and tokens."""
+        settings = self.settings
+        loss = clipped = entropy = reference_kl = trained = 0.0
         for part, recomputed in zip(self.parts(useful), old, strict=True):
             reference = self._reference(part)
             now = self.log_probs(part)
@@ -295,28 +324,8 @@ class Policy:
             clipped += float(terms.clipped_tokens)
             reference_kl += float(terms.kl_sum)
             entropy += float(now.entropies.sum())
-            trained += int(now.mask.sum())
-        self.world.add_gradients(self.parameters)
-        loss, clipped, entropy, reference_kl, tokens = self._added_up(
-            loss, clipped, entropy, reference_kl, float(trained)
-        )
-        trained = int(tokens)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_gradient_norm))
-        if not math.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
-            return UpdateMetrics(loss=loss, gradient_norm=norm, trained_tokens=trained)
-        self._set_learning_rate()
-        self.optimizer.step()
-        self.updates += 1
-        return UpdateMetrics(
-            loss,
-            norm,
-            clipped / trained,
-            entropy / trained,
-            reference_kl / trained,
-            trained,
-            skipped=False,
-        )
+            trained += float(now.mask.sum())
+        return loss, clipped, entropy, reference_kl, trained
 
     def _set_learning_rate(self) -> None:
         warmup = self.settings.warmup_updates

@@ -16,7 +16,7 @@ from trainer_client.tasks.verifiers import load_verifier
 # Starting a worker imports the verifier's libraries; that is not the completion's fault.
 START_SECONDS = 60.0
 # So is what it imports when it is first called.
-WARM_UP_SECONDS = 60.0
+WARM_UP_SECONDS = 30.0
 # A worker that outlives its parent in the middle of a verdict ends itself so much after the limit.
 ORPHAN_SECONDS = 5.0
 
