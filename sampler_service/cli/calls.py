@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import grpc
 import typer
@@ -18,7 +18,16 @@ from rich.text import Text
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.cli.connection import open_channel
 
-__all__ = ["JsonOption", "TargetOption", "TimeoutOption", "console", "print_json", "service"]
+__all__ = [
+    "JsonOption",
+    "TargetOption",
+    "TimeoutOption",
+    "console",
+    "is_away",
+    "print_json",
+    "sentence",
+    "service",
+]
 
 TargetOption = Annotated[
     str, typer.Option(envvar="SAMPLER_TARGET", help="gRPC address of the service.", show_default=True)
@@ -26,6 +35,7 @@ TargetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 DEFAULT_TARGET = "127.0.0.1:50051"
+_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class _Terminal(Console):
@@ -50,7 +60,7 @@ def service(target: str) -> Iterator[CurriculumServiceStub]:
         try:
             yield CurriculumServiceStub(channel)
         except grpc.RpcError as error:
-            typer.echo(f"error: {_sentence(error, target)}", err=True)
+            typer.echo(f"error: {sentence(error, target)}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -62,11 +72,17 @@ def print_json(message: Message) -> None:
     typer.echo(json.dumps(text, ensure_ascii=False, indent=2))
 
 
-def _sentence(error: grpc.RpcError, target: str) -> str:
+def is_away(error: grpc.RpcError) -> bool:
+    """Whether the service, or its log, cannot be reached at the moment."""
+    return isinstance(error, grpc.Call) and error.code() in _AWAY
+
+
+def sentence(error: grpc.RpcError, target: str) -> str:
+    """A failed call in one line."""
     if not isinstance(error, grpc.Call):
         return str(error)
     reason, field = _reason_and_field(error)
-    if not reason and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if not reason and is_away(error):
         return (
             f"no service answers at {target} ({error.code().name}): is it running? --target chooses another"
         )

@@ -38,7 +38,11 @@ class Connection:
     def open(self, target: str) -> grpc.Channel:
         """A channel to the target, with the token on every call."""
         token = self._token()
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+        # Whoever watches wants to know soon that a service is back.
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+        ]
         files = (self.ca_file, self.cert_file, self.key_file)
         encrypted = self.tls
         if encrypted is None:

@@ -214,15 +214,16 @@ def _show_valid(curriculum: pb.Curriculum, said: str, as_json: bool) -> None:
 
 
 def _show_strategy(curriculum: pb.Curriculum) -> None:
-    parts = _plain(json_format.MessageToDict(curriculum.strategy, preserving_proto_field_name=True))
+    parts = json_format.MessageToDict(curriculum.strategy, preserving_proto_field_name=True)
     parts.pop("preset", None)
+    parts = {name: _plain(part) for name, part in parts.items()}
     console.print(yaml.safe_dump({"strategy": parts}, sort_keys=False).rstrip())
 
 
 def _plain(value: Any) -> Any:
-    """JSON of protobuf knows doubles and int64 as text only: 8.0 and "8" back to 8."""
+    """8.0 and "8" back to 8, which JSON of protobuf cannot tell apart; and one order, which a struct has not."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, str) and value.isdecimal():

@@ -23,7 +23,7 @@ from sampler_service.cli.calls import (
 from sampler_service.cli.completion import complete_curriculum
 from sampler_service.cli.visits_file import write_visits
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "visits_table"]
 
 
 def inspect(
@@ -91,13 +91,14 @@ def inspect(
         typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in row.items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    for name, value in _plain(row).items():
+        table.add_row(name.replace("_", " "), _said(name, value))
     console.print(table)
     if past is not None:
         _print_history(past)
 
 
+_WIDE = 100
 _SCALARS = (
     "from_revision",
     "from_time_seconds",
@@ -112,6 +113,16 @@ _SCALARS = (
 def _plain(row: Mapping[str, object]) -> dict[str, object]:
     """Before the first rollout there is no average: NaN, which JSON cannot say."""
     return {name: None if value != value else value for name, value in row.items()}
+
+
+def _said(name: str, value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "last_policy_version" and value == -1:
+        return "never rolled out"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _visits(past: pb.GetPromptHistoryResponse) -> list[dict[str, object]]:
@@ -136,28 +147,33 @@ def _visits(past: pb.GetPromptHistoryResponse) -> list[dict[str, object]]:
 
 def _print_history(past: pb.GetPromptHistoryResponse) -> None:
     told = sum(past.outcomes)
-    begins = datetime.fromtimestamp(past.from_time_seconds, UTC).isoformat(" ", "seconds")
+    begins = datetime.fromtimestamp(past.from_time_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    visits = len(past.times_seconds)
     console.print(
-        f"\n{len(past.times_seconds)} visits with {told} of the prompt's {past.rollouts_counted} counted rollouts; "
-        f"the log goes back to {begins}.",
+        f"\n{visits} visit{'' if visits == 1 else 's'} with {told} of the prompt's {past.rollouts_counted} counted"
+        f" rollouts; the log goes back to {begins} UTC.",
     )
+    console.print(visits_table(past, console.width))
+
+
+def visits_table(past: pb.GetPromptHistoryResponse, width: int) -> Table:
+    """A line per visit; in a narrow terminal to the minute, and without the trainers."""
+    wide = width >= _WIDE
     table = Table(box=None, pad_edge=False)
-    for name in ("when", "policy", "trainer", "source", "believed", "quota", "right", "rollouts", "status"):
-        table.add_column(
-            name, justify="right" if name in ("policy", "quota", "right", "rollouts") else "left"
-        )
+    for name in ("when (UTC)", "policy", "trainer", "source", "believed", "quota", "right", "status"):
+        if wide or name != "trainer":
+            table.add_column(name, justify="right" if name in ("policy", "quota", "right") else "left")
     for row in _visits(past):
-        believed = f"{row['pass_rate']:.3f} ± {row['pass_rate_stddev']:.3f}" if row["lease_id"] else "-"
-        when = datetime.fromtimestamp(float(str(row["time_seconds"])), UTC).isoformat(" ", "seconds")
+        when = datetime.fromtimestamp(float(str(row["time_seconds"])), UTC)
+        in_batch = bool(row["lease_id"])
         table.add_row(
-            when,
+            when.strftime("%Y-%m-%d %H:%M:%S" if wide else "%Y-%m-%d %H:%M"),
             str(row["policy_version"]),
-            str(row["trainer_id"]) or "-",
-            str(row["source"]) if row["lease_id"] else "-",
-            believed,
-            str(row["quota"]) if row["lease_id"] else "-",
-            str(row["successes"]),
-            str(row["rollouts"]),
+            *([str(row["trainer_id"]) or "-"] if wide else []),
+            str(row["source"]).replace("_", " ") if in_batch else "-",
+            f"{row['pass_rate']:.3f} ± {row['pass_rate_stddev']:.3f}" if in_batch else "-",
+            str(row["quota"]) if in_batch else "-",
+            f"{row['successes']} of {row['outcomes']}",
             str(row["status"]),
         )
-    console.print(table)
+    return table

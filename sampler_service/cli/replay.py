@@ -8,7 +8,7 @@ import typer
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.cli.calls import DEFAULT_TARGET, JsonOption, TargetOption, console, print_json, service
-from sampler_service.cli.comparison_table import comparison_table, number
+from sampler_service.cli.comparison_table import ComparisonTable, number
 from sampler_service.cli.completion import complete_curriculum
 from sampler_service.cli.strategy_text import read_any_strategy
 
@@ -50,4 +50,4 @@ def replay(
         f"{answer.events:,} events, {answer.batches:,} batches, {answer.groups:,} groups"
         f" of which {number(100 * answer.mixed_share, 1)} % came out mixed.",
     )
-    console.print(comparison_table(answer.replays))
+    console.print(ComparisonTable(answer.replays))

@@ -18,7 +18,7 @@ from sampler_service.cli.calls import (
     print_json,
     service,
 )
-from sampler_service.cli.comparison_table import comparison_table
+from sampler_service.cli.comparison_table import ComparisonTable
 from sampler_service.cli.completion import complete_curriculum
 from sampler_service.cli.strategy_text import read_any_strategy
 
@@ -97,4 +97,4 @@ def _show(message: pb.Shadows) -> None:
     console.print(
         f"Since {since} UTC: {message.batches:,} batches scored, {message.compared_batches:,} compared.",
     )
-    console.print(comparison_table(message.strategies))
+    console.print(ComparisonTable(message.strategies))

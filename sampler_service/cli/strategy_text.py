@@ -34,6 +34,14 @@ def read_strategy(preset: str, text_or_file: str) -> pb.Strategy:
         # A file may be the whole document of the docs, `strategy: {...}`.
         if isinstance(values, dict) and set(values) == {"strategy"}:
             values = values["strategy"]
+        fields = pb.Strategy.DESCRIPTOR.fields_by_name
+        known = {*fields, *pb.Strategy.DESCRIPTOR.fields_by_camelcase_name}
+        unknown = [name for name in values if name not in known] if isinstance(values, dict) else []
+        if unknown:
+            raise typer.BadParameter(
+                f"{unknown[0]} is no part of a strategy; the parts are {', '.join(fields)}",
+                param_hint="--strategy",
+            )
         try:
             json_format.ParseDict(values, strategy)
         except (json_format.ParseError, AttributeError, TypeError, ValueError) as error:

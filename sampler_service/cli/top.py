@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated
 
+import grpc
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
@@ -22,12 +25,14 @@ from sampler_service.cli.calls import (
     TargetOption,
     TimeoutOption,
     console,
+    is_away,
+    sentence,
     service,
 )
 from sampler_service.cli.completion import complete_curriculum
 from sampler_service.cli.top_view import Sample, details, overview, plain
 
-__all__ = ["top"]
+__all__ = ["look", "top"]
 
 _BINS = 10
 _PAGE = 1000
@@ -48,10 +53,11 @@ def top(
 ) -> None:
     """Watch curricula: rates, mixed groups, leases; of one also difficulty and calibration. Ctrl-C ends it.
 
-    With --json a line per look. Rates are of the time between two looks.
+    With --json a line per look. Rates are of the time between two looks. A service that goes away meanwhile
+    is asked again until it is back.
     """
     with service(target) as stub, _interrupted() as stop:
-        samples = _samples(stub, curriculum, interval, timeout, stop)
+        samples = look(stub, curriculum, interval, timeout, stop, "" if once or as_json else target)
         if once or as_json:
             for sample, before in samples:
                 if as_json:
@@ -67,7 +73,12 @@ def top(
 
 
 def _view(sample: Sample, before: Sample | None, curriculum: str) -> RenderableType:
-    return details(sample, before) if curriculum else overview(sample, before)
+    view = details(sample, before) if curriculum else overview(sample, before)
+    if not sample.problem:
+        return view
+    return Group(
+        Text(f"{sample.problem}. What was known at {sample.time:%H:%M:%S} UTC:", "red"), Text(), view
+    )
 
 
 @contextmanager
@@ -84,22 +95,35 @@ def _interrupted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _samples(
+def look(
     stub: CurriculumServiceStub,
     curriculum: str,
     interval_seconds: float,
     timeout_seconds: float,
     stop: threading.Event,
+    patient_with: str,
 ) -> Iterator[tuple[Sample, Sample | None]]:
-    """Each look with the one before it, until `stop` is set."""
+    """Each look with the one before it, until `stop` is set.
+
+    Args:
+        patient_with: the target, if the last look is to be shown again while it is away; else that is an error.
+    """
     before: Sample | None = None
+    last: tuple[Sample, Sample | None] | None = None
     while not stop.is_set():
-        summaries = (
-            [_summary(stub, curriculum, timeout_seconds)] if curriculum else _all(stub, timeout_seconds)
-        )
-        sample = Sample(time.monotonic(), summaries)
-        yield sample, before
-        before = sample
+        try:
+            summaries = (
+                [_summary(stub, curriculum, timeout_seconds)] if curriculum else _all(stub, timeout_seconds)
+            )
+        except grpc.RpcError as error:
+            if last is None or not patient_with or not is_away(error):
+                raise
+            yield replace(last[0], problem=sentence(error, patient_with)), last[1]
+        else:
+            sample = Sample(time.monotonic(), summaries)
+            last = sample, before
+            yield last
+            before = sample
         stop.wait(interval_seconds)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
@@ -25,6 +26,10 @@ class Sample:
     at_seconds: float
     """Monotonic."""
     summaries: Sequence[pb.Summary]
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """By this machine's clock."""
+    problem: str = ""
+    """Why the service could not be asked since; empty when it could."""
 
     def rollouts_per_second(self, now: pb.Summary, before: Sample | None) -> float | None:
         """Between the look before and this one; None at the first, and after a restore took some back."""
@@ -127,7 +132,7 @@ class _Overview:
 
 
 def details(sample: Sample, before: Sample | None) -> RenderableType:
-    """One curriculum: figures, difficulty and quotas by pass rate, calibration, leases."""
+    """One curriculum: figures, difficulty by pass rate, calibration, leases."""
     (one,) = sample.summaries
     rate = sample.rollouts_per_second(one, before)
     figures = Table(show_header=False, box=None, pad_edge=False)
@@ -149,7 +154,7 @@ def details(sample: Sample, before: Sample | None) -> RenderableType:
     }
     for name, value in rows.items():
         figures.add_row(Text(name, style="dim"), value)
-    return Group(figures, Text(), _by_pass_rate(one), Text(), _leases(one))
+    return Group(figures, Text(), _by_pass_rate(one), Text(), _leases(one, sample.time))
 
 
 def _by_pass_rate(one: pb.Summary) -> Table:
@@ -164,24 +169,29 @@ def _by_pass_rate(one: pb.Summary) -> Table:
     return table
 
 
-def _leases(one: pb.Summary) -> RenderableType:
+def _leases(one: pb.Summary, now: datetime) -> RenderableType:
     if not one.leases:
         return Text("No batch is out.", style="dim")
     table = Table(box=None, pad_edge=False)
     table.add_column("trainer")
     for name in ("prompts open", "granted", "reported", "expires"):
         table.add_column(name, justify="right")
-    now = one.update_time.ToDatetime()
     for lease in one.leases:
-        left = (lease.expire_time.ToDatetime() - now).total_seconds()
+        left = (lease.expire_time.ToDatetime(UTC) - now).total_seconds()
         table.add_row(
             lease.trainer_id or "-",
             f"{lease.open_prompts:,}",
             f"{lease.rollouts_granted:,}",
             f"{lease.rollouts_reported:,}",
-            f"in {max(left, 0):,.0f} s",
+            _from_now(left),
         )
     return table
+
+
+def _from_now(seconds: float) -> str:
+    if seconds <= 0:
+        return "due"
+    return f"in {seconds:.0f} s" if seconds < 100 else f"in {seconds / 60:,.0f} min"
 
 
 def _bars(counts: Sequence[int]) -> str:

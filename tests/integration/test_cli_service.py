@@ -93,6 +93,8 @@ def test_the_life_of_a_curriculum(cli: Command, tmp_path: Path) -> None:
     assert "life" in [one["curriculum_id"] for one in listed["curricula"]]
     shown = cli("curricula", "get", "life").output
     assert "max_staleness: 8\n" in shown
+    again = cli("curricula", "get", "life").output
+    assert again == shown, "a strategy reads in one order"
 
     assert cli("curricula", "delete", "life", input="n\n").exit_code == 1
     assert cli("curricula", "get", "life").exit_code == 0
@@ -145,7 +147,7 @@ def test_inspect_shows_what_is_known_of_a_prompt(cli: Command, real: ServiceProc
     assert (visit["status"], visit["outcomes"], visit["successes"]) == ("outside", 4, 3)
     assert (visit["pass_rate"], visit["lease_id"]) == (None, "")
     shown = cli("inspect", "seen", "a/1", "--history").output
-    assert "1 visits with 4 of the prompt's 4 counted rollouts" in shown
+    assert "1 visit with 4 of the prompt's 4 counted rollouts" in shown
     assert "outside" in shown
     unknown = cli("inspect", "seen", "nobody")
     assert unknown.exit_code == 1

@@ -36,6 +36,14 @@ def test_config_prints_what_serve_would_use() -> None:
     assert (shown["data_dir"], shown["appendfsync"]) == ("here", "always")
 
 
+def test_what_is_no_part_of_a_strategy_is_named_with_those_that_are() -> None:
+    with pytest.raises(
+        typer.BadParameter, match="explore is no part of a strategy; the parts are preset, est"
+    ):
+        read_strategy("", '{"explore": 0.1}')
+    assert read_strategy("", '{"rolloutsPerPrompt": 4}').rollouts_per_prompt == 4
+
+
 def test_config_masks_the_password_of_a_url() -> None:
     output = runner.invoke(app, ["config", "--redis-url", "redis://:hush@host:1/0"]).output
     assert "hush" not in output
