@@ -72,6 +72,24 @@ def print_json(message: Message) -> None:
     typer.echo(json.dumps(text, ensure_ascii=False, indent=2))
 
 
+_WANTS_TLS = (
+    "what listens there closes the connection; a service with TLS wants --tls, "
+    "one with mutual TLS also --cert-file and --key-file"
+)
+_SIGNS_OF_TLS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is of no authority that is trusted here; --ca-file names one",
+    "Hostname Verification": "its certificate is for another name; --server-name says which",
+    "WRONG_VERSION_NUMBER": "what listens there does not speak TLS; --no-tls does without",
+    "Socket closed": _WANTS_TLS,
+    "Connection reset": _WANTS_TLS,
+}
+
+
+def _why_not(details: str) -> str:
+    hints = (hint for sign, hint in _SIGNS_OF_TLS.items() if sign in details)
+    return next(hints, "is it running? --target chooses another")
+
+
 def is_away(error: grpc.RpcError) -> bool:
     """Whether the service, or its log, cannot be reached at the moment."""
     return isinstance(error, grpc.Call) and error.code() in _AWAY
@@ -83,9 +101,7 @@ def sentence(error: grpc.RpcError, target: str) -> str:
         return str(error)
     reason, field = _reason_and_field(error)
     if not reason and is_away(error):
-        return (
-            f"no service answers at {target} ({error.code().name}): is it running? --target chooses another"
-        )
+        return f"no service answers at {target} ({error.code().name}): {_why_not(error.details() or '')}"
     words = [error.code().name if not reason else f"{error.code().name} {reason}"]
     if field:
         words.append(f"in {field}")

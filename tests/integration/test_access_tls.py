@@ -145,6 +145,25 @@ def test_the_command_line_talks_to_it(target: str, files: Files):
     assert "UNAUTHENTICATED TOKEN_UNKNOWN" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--tls"], "--ca-file"),
+        (["--ca-file", "CA", "--server-name", "other.example.org"], "--server-name"),
+    ],
+)
+def test_the_command_line_says_what_keeps_it_from_a_service_with_tls(
+    target: str, files: Files, options: list[str], hint: str
+):
+    given = [str(files.ca) if option == "CA" else option for option in options]
+    answer = CliRunner(env={"SAMPLER_TOKEN": ADMIN}).invoke(
+        app, [*given, "curricula", "list", "--target", target, "--timeout", "60"]
+    )
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"error: no service answers at {target}")
+    assert hint in answer.stderr
+
+
 def test_the_dashboard_is_served_over_https_and_healthcheck_can_ask_it(
     encrypted: ServiceProcess, files: Files
 ):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from sampler_service import __version__
 from sampler_service.cli import app
+from sampler_service.cli.calls import _why_not
 from sampler_service.cli.connection import Connection
 from sampler_service.cli.strategy_text import read_strategy
 from tests.service_process import ROOT
@@ -129,6 +130,22 @@ def test_no_service_is_one_line_and_exit_code_1() -> None:
     assert result.exit_code == 1
     assert "no service answers at 127.0.0.1:1" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("details", "hint"),
+    [
+        ("Tls handshake failed: SSL_ERROR_SSL: WRONG_VERSION_NUMBER: Invalid", "--no-tls"),
+        ("last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "--tls"),
+        ("recvmsg: Connection reset by peer", "--cert-file"),
+        ("Connection refused", "is it running?"),
+        ("", "is it running?"),
+    ],
+)
+def test_what_keeps_a_command_from_the_service_is_guessed_from_what_grpc_says(
+    details: str, hint: str
+) -> None:
+    assert hint in _why_not(details)
 
 
 def test_healthcheck_of_nobody_fails() -> None:
