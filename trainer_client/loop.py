@@ -185,7 +185,8 @@ class Trainer:
             self.feed.close()
             if self._saved_step != self.step:
                 self.save()
-        except ServiceAwayError:
+        except (ServiceAwayError, CurriculumError):
+            # Away, or it refuses: the curriculum was deleted, the token revoked.
             self._keep_alone()
             raise
         finally:
@@ -384,9 +385,12 @@ class Trainer:
         failed = metrics["rollouts/error_share"] == 1
         self._failed_steps = self._failed_steps + 1 if failed else 0
         if self._failed_steps >= FAILED_STEPS:
+            if self._saved_step != self.step:
+                self.save()
             raise TrainerError(
                 f"step {self.step}: every verdict failed in {self._failed_steps} steps in a row, the last with: "
-                f"{self._last_problem}; correct the task's verifier (tasks.N.verifier), or what it needs"
+                f"{self._last_problem}; correct the task's verifier (tasks.N.verifier), or what it needs, "
+                "and go on with --resume"
             )
 
     def _log_samples(self, collected: CollectedBatch) -> None:

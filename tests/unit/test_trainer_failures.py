@@ -12,9 +12,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from tests.trainer_fakes import FakeCurriculum
 from tests.unit.test_trainer_loop import digit_pool, make_trainer, says_a_digit, tiny_config
 from trainer_client.assembly import read_pool
+from trainer_client.client import Batch
 from trainer_client.config import ModelConfig
+from trainer_client.exceptions import CurriculumError, NotFoundError, UnauthenticatedError
 from trainer_client.metrics import MetricsLog
 from trainer_client.models.load import context_tokens, load_model, load_tokenizer
 from trainer_client.prompt_reading import check_room
@@ -36,6 +39,28 @@ def test_a_run_whose_verdicts_all_fail_ends_and_says_why(tmp_path: Path) -> None
     ):
         trainer.run()
     assert sum(service.state.rollouts.values()) == 0
+    assert trainer.checkpoints.steps()[-1] == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [NotFoundError("curriculum_id = 'tiny' does not exist"), UnauthenticatedError("the token is revoked")],
+)
+def test_a_service_that_refuses_ends_the_run_and_what_was_learnt_is_kept(
+    tmp_path: Path, refusal: CurriculumError
+) -> None:
+    class Refusing(FakeCurriculum):
+        def next_batch(self, curriculum_id: str, **named: Any) -> Batch:
+            if named["step"] == 1:
+                raise refusal
+            return super().next_batch(curriculum_id, **named)
+
+    service = Refusing([prompt.prompt_id for prompt in digit_pool().train])
+    trainer, _, _, _ = make_trainer(tiny_config(tmp_path, checkpoint={"every": 0}), service)
+    with pytest.raises(type(refusal), match=str(refusal)):
+        trainer.run()
+    assert trainer.checkpoints.steps() == [1]
+    assert trainer.checkpoints.read_state(1).curriculum_checkpoint_id == ""
 
 
 def test_a_verdict_that_is_no_number_is_the_verifier_s_failure(tmp_path: Path) -> None:
