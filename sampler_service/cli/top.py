@@ -76,9 +76,8 @@ def _view(sample: Sample, before: Sample | None, curriculum: str) -> RenderableT
     view = details(sample, before) if curriculum else overview(sample, before)
     if not sample.problem:
         return view
-    return Group(
-        Text(f"{sample.problem}. What was known at {sample.time:%H:%M:%S} UTC:", "red"), Text(), view
-    )
+    said = f"{sample.problem}. What was known at {sample.time:%H:%M:%S} UTC:"
+    return Group(Text(said, "red", no_wrap=False, overflow="fold"), Text(), view)
 
 
 @contextmanager
