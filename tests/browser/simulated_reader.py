@@ -379,7 +379,7 @@ class SimulatedReader:
             )
         if request.validate_only:
             would_be = curriculum.curriculum()
-            would_be.strategy.MergeFrom(request.strategy)
+            would_be.strategy.CopyFrom(request.strategy)
             return would_be
         curriculum.etag += "+"
         curriculum.changed.CopyFrom(request.strategy)

@@ -78,6 +78,7 @@ async def test_a_strategy_is_checked_shown_as_it_would_be_and_not_put_in_force(
     ]
     assert ["exploration", "0.1", "0.3"] in rows
     assert ["stopping.one_shot", "–", "no parameters"] in rows
+    assert ["stopping.balanced", "keep 8, max 32, round 8", "–"] in rows
     assert not any(row[0].startswith("quota") for row in rows), "what stays the same is not listed"
     await page.get_by_text("Every part of it spelt out").click()
     await expect(page.locator(".checked .scalars")).to_contain_text("30.0 %")

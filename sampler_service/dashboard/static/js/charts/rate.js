@@ -3,9 +3,12 @@
 const window = 10;
 const idleMillis = 10 * 60_000;
 
-// Since when nothing has happened to a curriculum, if that is long ago: its rate is that of then.
-export function idleSince({ update_time: last }) {
-  return last && Date.now() - new Date(last).getTime() > idleMillis ? last : null;
+// When the last rollouts came, if that is long ago: the rate is that of then.
+export function idleSince({ history }) {
+  const last = history?.rollouts.findLastIndex((rollouts) => rollouts > 0) ?? -1;
+  if (last < 0) return null;
+  const time = new Date(1000 * history.times_seconds[last]);
+  return Date.now() - time.getTime() > idleMillis ? time : null;
 }
 
 // Over the last points of training, up to the newest event; null while there is no stretch of time to measure.

@@ -3,7 +3,7 @@
 import { ApiError, getJson, getPresets, paths, putStrategy } from "../api.js";
 import { fill, h, setText, table } from "../dom.js";
 import { placeOf } from "./json-place.js";
-import { differences, spellOut } from "./strategy-parts.js";
+import { differences, inWords, spellOut } from "./strategy-parts.js";
 
 // The strategy as one would write it: what is not set is left out.
 export function asText(strategy) {
@@ -140,7 +140,7 @@ export function strategyEditor(id, { onSaved }) {
     setText(verdict, `Valid: it can be put in force. Nothing has been changed.${changes.length === 0 ? " It is the strategy in force." : ""}`);
     fill(
       checked,
-      changes.length > 0 && h("div", { class: "scroll" }, table("What would change", ["parameter", "in force", "would be"], changes.map(([path, ...values]) => [path, ...values.map(said)]))),
+      changes.length > 0 && h("div", { class: "scroll" }, table("What would change", ["parameter", "in force", "would be"], changes.map(([path, ...values]) => [path, ...values.map(inWords)]))),
       h("details", {}, h("summary", {}, "Every part of it spelt out"), spellOut(wouldBe)),
     );
   }
@@ -153,8 +153,6 @@ export function strategyEditor(id, { onSaved }) {
     },
   };
 }
-
-const said = (value) => (value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value) === "{}" ? "no parameters" : JSON.stringify(value));
 
 // randomUUID is for secure contexts alone, which a service on a plain address is not.
 function newId() {

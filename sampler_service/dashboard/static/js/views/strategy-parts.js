@@ -30,12 +30,22 @@ export function spellOut(strategy, more = []) {
   ];
 }
 
-// [path, in force, would be] of every parameter that is not the same; undefined where there is none.
+const isBranch = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+// [path, in force, would be] of every parameter that is not the same, and of every method that only one of them
+// has, with all its parameters; undefined where there is none.
 export function differences(inForce, wouldBe, path = "") {
-  const branches = [inForce, wouldBe].filter((value) => value !== null && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length > 0);
-  if (branches.length === 0) return JSON.stringify(inForce) === JSON.stringify(wouldBe) ? [] : [[path, inForce, wouldBe]];
-  const names = new Set(branches.flatMap(Object.keys));
-  return [...names].flatMap((name) => differences(inForce?.[name] ?? undefined, wouldBe?.[name] ?? undefined, path ? `${path}.${name}` : name));
+  if (!isBranch(inForce) || !isBranch(wouldBe)) return JSON.stringify(inForce) === JSON.stringify(wouldBe) ? [] : [[path, inForce, wouldBe]];
+  const names = new Set([...Object.keys(inForce), ...Object.keys(wouldBe)]);
+  return [...names].flatMap((name) => differences(inForce[name] ?? undefined, wouldBe[name] ?? undefined, path ? `${path}.${name}` : name));
+}
+
+// A parameter, or a method's parameters, in one line.
+export function inWords(value) {
+  if (value === undefined) return "–";
+  if (!isBranch(value)) return typeof value === "string" ? value : JSON.stringify(value);
+  const words = Object.entries(value).map(([name, inner]) => (isBranch(inner) ? `${name} (${inWords(inner)})` : `${name} ${inWords(inner ?? undefined)}`));
+  return words.join(", ") || "no parameters";
 }
 
 // Nested settings as nested definition lists.
