@@ -214,6 +214,13 @@ def test_our_containers_run_without_rights_on_a_root_they_cannot_write(services:
         assert "ARG BASE_IMAGE=python:3.11-slim" in dockerfile
 
 
+def test_containers_that_get_secrets_from_the_environment_can_be_written(services: dict[str, Any]):
+    """Docker Compose copies such secrets into the container, and refuses to start one that is read-only."""
+    with_secrets = [service for service in services.values() if service.get("secrets")]
+    assert with_secrets
+    assert not [service for service in with_secrets if service.get("read_only")]
+
+
 def test_the_log_is_durable_and_never_evicts(services: dict[str, Any]):
     command = services["valkey"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))

@@ -57,10 +57,19 @@ async def guarded(service_config: ServiceConfig) -> AsyncIterator[RunningService
     async with running_service(config) as running:
         admin = AsyncCurriculumClient(running.target, token="the-token-of-the-administrator")
         async with admin as client:
-            await client.create_curriculum("math", "uniform-grpo")
+            # With a shadow, and groups of every kind: panels that compare have something to compare.
+            await client.create_curriculum(
+                "math", {"preset": "uniform-grpo", "shadows": {"other": {"preset": "cures"}}}
+            )
             await client.add_prompts("math", ["a", "b", "c", "d"])
-            batch = await client.next_batch("math", batch_size=2)
-            await client.report(batch, rewards=[[1.0] * int(quota) for quota in batch.quotas])
+            for step in range(3):
+                batch = await client.next_batch("math", batch_size=4, policy_version=step)
+                rewards = [
+                    [float(i * 4 < "abcd".index(name) * int(quota)) for i in range(int(quota))]
+                    for name, quota in zip(batch.prompt_ids, batch.quotas, strict=True)
+                ]
+                await client.report(batch, rewards=rewards)
+                await client.advance_policy("math", step + 1)
         yield running
 
 
