@@ -6,7 +6,7 @@ folded: `CurriculumState.iteration_memory` and the prompts that are due.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ __all__ = ["Iterations", "active", "batch_granted", "begin", "is_over", "prompts
 # A subset should outlast the batches that are in flight at once.
 _BATCHES_PER_SUBSET: Final = 2
 _COLD: Final = -1
+# Prompts looked at together when all are.
+_BLOCK: Final = 16_384
 
 
 class Iterations(Part):
@@ -35,6 +37,8 @@ class Iterations(Part):
     posterior, within the subset. A batch larger than what its subset has free is filled up from the rest
     of the pool.
     """
+
+    uses_id_hashes: ClassVar[bool] = True
 
     subsets: int = Field(default=15, ge=1, le=4096)
     """T: disjoint subsets of the pool."""
@@ -70,8 +74,12 @@ def begin(state: CurriculumState, *, onward: bool) -> None:
     first, width = memory["window"].tolist() if "window" in memory else (0, 0)
     if onward:
         first = (first + width) % iterations.subsets
-    subsets = subsets_of(state, slice(0, state.table.size), iterations.subsets)
-    sizes = np.bincount(subsets, minlength=iterations.subsets)[first:]
+    size = state.table.size
+    blocks = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+    counts = np.zeros(iterations.subsets, dtype=np.int64)
+    for rows in blocks:
+        counts += np.bincount(subsets_of(state, rows, iterations.subsets), minlength=iterations.subsets)
+    sizes = counts[first:]
     largest = int(memory["largest_batch"][0]) if "largest_batch" in memory else 0
     least = max(iterations.least_prompts, _BATCHES_PER_SUBSET * largest)
     width = min(int(np.searchsorted(np.cumsum(sizes), least)) + 1, len(sizes))
@@ -81,8 +89,10 @@ def begin(state: CurriculumState, *, onward: bool) -> None:
     memory["begun"] = np.array([state.leases.next_key, state.table.size], dtype=np.int64)
     state.due.remove_source(COLD_START)
     if iterations.cold_start_rollouts:
-        inside = (subsets >= first) & (subsets < first + width)
-        state.due.add(np.flatnonzero(inside), COLD_START)
+        for rows in reversed(blocks):  # The last first: then there is room for all of them at once.
+            subsets = subsets_of(state, rows, iterations.subsets)
+            inside = (subsets >= first) & (subsets < first + width)
+            state.due.add(rows.start + np.flatnonzero(inside), COLD_START)
     cold = state.due.count(COLD_START) > 0
     memory["start_step"] = np.array([_COLD if cold else state.policy_step], dtype=np.int64)
 

@@ -24,6 +24,8 @@ class Part(BaseModel):
     """Columns of AddPrompts of which it needs at least one to be of any use."""
     uses_embeddings: ClassVar[bool] = False
     """It reads embeddings: they are kept in memory while it is in force, and else are not."""
+    uses_id_hashes: ClassVar[bool] = False
+    """It chooses by hashes of ids: those of a large pool are made in a thread before it is in force."""
 
 
 P = TypeVar("P", bound=Part)

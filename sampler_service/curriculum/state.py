@@ -25,6 +25,8 @@ from sampler_service.curriculum.views import GradientNorms, Moment, PromptView, 
 __all__ = ["CurriculumState"]
 
 Rows = NDArray[Any] | slice
+# Prompts counted together when all are.
+_BLOCK: Final = 16_384
 
 _MEMORIES: Final = ("memory", "proposal_memory", "cluster_memory", "iteration_memory", "clustering_memory")
 
@@ -151,9 +153,11 @@ class CurriculumState:
 
     def recount(self) -> None:
         """Makes the difficulty histogram anew. O(N)."""
-        bins = self.fine_bins(slice(None))
-        self.unseen = int((bins < 0).sum())
-        self.history.fine_histogram = np.bincount(bins[bins >= 0], minlength=FINE_BINS)
+        counts = np.zeros(FINE_BINS + 1, dtype=np.int64)
+        for start in range(0, self.table.size, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, self.table.size))
+            counts += np.bincount(self.fine_bins(rows) + 1, minlength=FINE_BINS + 1)
+        self.unseen, self.history.fine_histogram = int(counts[0]), counts[1:]
 
     # -- snapshots -----------------------------------------------------------
 

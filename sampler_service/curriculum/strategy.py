@@ -16,7 +16,7 @@ from sampler_service.curriculum.combinations import check_combination
 from sampler_service.curriculum.decays import DECAYS, Decay
 from sampler_service.curriculum.errors import InvalidArgument, renamed_fields
 from sampler_service.curriculum.iterations import Iterations
-from sampler_service.curriculum.parts import Registry, known_names, validated
+from sampler_service.curriculum.parts import Part, Registry, known_names, validated
 from sampler_service.curriculum.presets import DEFAULT_PRESET, PRESETS
 from sampler_service.curriculum.proposals import PROPOSALS, Proposal
 from sampler_service.curriculum.quotas import QUOTAS, Quota
@@ -182,13 +182,22 @@ class Strategy(BaseModel):
     @property
     def uses_embeddings(self) -> bool:
         """Whether a part of it reads embeddings."""
+        return any(part.uses_embeddings for part in self._parts())
+
+    @property
+    def uses_id_hashes(self) -> bool:
+        """Whether a part of it chooses by hashes of ids."""
+        return any(part.uses_id_hashes for part in self._parts())
+
+    def _parts(self) -> list[Part]:
         parts = (
             self.estimator.shared_evidence,
             self.estimator.decay,
             self.clusters,
+            self.iterations,
             *(getattr(self, name) for name in self.PARTS),
         )
-        return any(part.uses_embeddings for part in parts if part is not None)
+        return [part for part in parts if part is not None]
 
     @property
     def etag(self) -> str:

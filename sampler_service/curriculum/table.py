@@ -51,6 +51,8 @@ _OPTIONAL: Final[dict[str, tuple[Any, float]]] = {
     "norm_sums_wrong": (np.float32, 0),
     "norm_squares_wrong": (np.float32, 0),
 }
+# Ids in memory as objects while many are hashed.
+_HASHED_TOGETHER: Final = 16_384
 _BYTES_PER_PROMPT: Final = sum(np.dtype(dtype).itemsize for dtype, _ in _COLUMNS.values())
 
 
@@ -95,7 +97,8 @@ class PromptTable:
         self._optional: dict[str, NDArray[Any]] = {}
         self.embeddings: EmbeddingColumn | None = None
         self._index: IdIndex | None = IdIndex(self._id_at, self._ids_between)
-        self._hashes = np.zeros(0, dtype=np.uint32)
+        self._hashes = np.zeros(0, dtype=np.uint32), 0
+        """With room for more, and how many are there."""
         for name, (dtype, _) in _COLUMNS.items():
             setattr(self, name, np.empty(0, dtype=dtype))
 
@@ -155,12 +158,24 @@ class PromptTable:
 
     def id_hashes(self) -> NDArray[np.uint32]:
         """A hash of each id, the same whenever and wherever it is computed. O(prompts not hashed yet)."""
-        known, size = len(self._hashes), self.size
+        (hashes, known), size = self._hashes, self.size
         if known < size:
-            blob, offsets = self._blob.data, self._offsets[known : size + 1].tolist()
-            new = [zlib.crc32(blob[a:b]) for a, b in pairwise(offsets)]
-            self._hashes = np.concatenate([self._hashes[:known], np.array(new, dtype=np.uint32)])
-        return self._hashes
+            if len(hashes) < size:
+                hashes = _enlarged(hashes, known, max(size, self._capacity))
+            self._hash_ids(hashes, known, size)
+            # Whoever hashes in a thread at the same time has come to the same.
+            self._hashes = hashes, size
+        return hashes[: max(known, size)]
+
+    @property
+    def unhashed(self) -> int:
+        """How many ids the next call of `id_hashes` must hash."""
+        return self.size - self._hashes[1]
+
+    def _hash_ids(self, hashes: NDArray[np.uint32], start: int, stop: int) -> None:
+        for first in range(start, stop, _HASHED_TOGETHER):
+            last = min(first + _HASHED_TOGETHER, stop)
+            hashes[first:last] = [zlib.crc32(id_) for id_ in self._ids_between(first, last)]
 
     def _find_bytes(self, ids: Sequence[bytes]) -> NDArray[np.int32]:
         if self._index is None:
@@ -302,7 +317,7 @@ class PromptTable:
         per_prompt += sum(array.itemsize for array in self._optional.values())
         index = 0 if self._index is None else self._index.nbytes
         embeddings = 0 if self.embeddings is None else self.embeddings.nbytes
-        return int(self.size * per_prompt + self._blob_bytes + self._hashes.nbytes + index + embeddings)
+        return int(self.size * per_prompt + self._blob_bytes + self._hashes[0].nbytes + index + embeddings)
 
     # -- snapshots -----------------------------------------------------------
 

@@ -423,9 +423,12 @@ class FoldedLog:
         return adopt_import(kept, event, revision, millis)
 
     async def _prepare_strategy(self, event: log_pb2.Event) -> None:
-        """Loads what the new strategy reads and the present one did not."""
-        if Strategy.from_json(event.strategy_updated.strategy_json).uses_embeddings:
+        """Loads, and makes, what the new strategy reads and the present one did not."""
+        strategy, table = Strategy.from_json(event.strategy_updated.strategy_json), self.state.table
+        if strategy.uses_embeddings:
             await bring_embeddings(self.store, self.state)
+        if strategy.uses_id_hashes and table.unhashed >= self.settings.background_refresh_prompts:
+            await asyncio.to_thread(table.id_hashes)
 
     async def _go_back(self, event: log_pb2.Event) -> None:
         """Puts the kept state of a checkpoint in place, unless the event will be refused or is a repeat."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +29,17 @@ async def load_state(
     """
     manifest, arrays = await store.load(revision, leave=is_away_candidate)
     away = [column for column in manifest.columns if column.name not in arrays]
-    state = await asyncio.to_thread(CurriculumState.restore, arrays, away)
+    state = await asyncio.to_thread(_restore, arrays, away)
     if all_embeddings or state.strategy.uses_embeddings:
         await bring_embeddings(store, state)
     return manifest, state
+
+
+def _restore(arrays: Mapping[str, Any], away: Sequence[log_pb2.SnapshotColumn]) -> CurriculumState:
+    state = CurriculumState.restore(arrays, away)
+    if state.strategy.uses_id_hashes:
+        state.table.id_hashes()
+    return state
 
 
 def bytes_of(manifest: log_pb2.SnapshotManifest) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -187,20 +188,20 @@ async def test_a_worker_gives_signs_of_life_while_a_large_pool_is_loaded_and_wor
     log_client: LogClient, host: ReplicaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long each part takes: none goes on here before another sign was given."""
-    await pool(host, "cures")
+    await pool(host, "uniform-grpo")
     checkpoint = pb.CreateCheckpointRequest(curriculum_id="math", request_id="keep", checkpoint_id="kept")
     await host.create_checkpoint(checkpoint)
     await host.close()
     reader, writer = os.pipe()
     monkeypatch.setattr(heartbeat, "_STANDARD_OUTPUT", writer)
     signs = asyncio.create_task(heartbeat.give_signs(0.1))
-    loops_thread, seen = threading.get_ident(), set()
+    loops_thread, seen = threading.get_ident(), Counter[str]()
 
     def after_another_sign(owner: object, name: str) -> None:
         original = getattr(owner, name)
 
         def slow(*arguments, **more):
-            seen.add(name)
+            seen[name] += 1
             assert threading.get_ident() != loops_thread, f"{name} keeps the event loop"
             os.read(reader, 2**20)
             assert os.read(reader, 2**20).startswith(heartbeat.SIGN)
@@ -213,6 +214,7 @@ async def test_a_worker_gives_signs_of_life_while_a_large_pool_is_loaded_and_wor
         (CurriculumState, "restore"),
         (CurriculumState, "export"),
         (PromptTable, "build_index"),
+        (PromptTable, "_hash_ids"),
         (PoolWeights, "weigh_pool"),
     ]
     for owner, name in parts:
@@ -233,9 +235,19 @@ async def test_a_worker_gives_signs_of_life_while_a_large_pool_is_loaded_and_wor
             pb.RestoreCheckpointRequest(curriculum_id="math", request_id="back", checkpoint_id="kept")
         )
         assert len((await batch(again, "second")).prompt_ids) == 8
+        # A strategy that chooses by hashes of ids, put in force and loaded.
+        await again.update_curriculum(
+            pb.UpdateCurriculumRequest(
+                curriculum_id="math", request_id="by hashes", strategy=pb.Strategy(preset="cures")
+            )
+        )
         await again.close()
+        once_more = ReplicaHost(log_client, LARGE, seed=3)
+        assert len((await batch(once_more, "third")).prompt_ids) == 8
+        await once_more.close()
     finally:
         signs.cancel()
         os.close(writer)  # A thread that still waits for a sign waits no longer.
-    assert seen == {name for _, name in parts}
+    assert set(seen) == {name for _, name in parts}
+    assert seen["_hash_ids"] == 2
     os.close(reader)

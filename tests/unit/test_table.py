@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -158,3 +160,18 @@ def test_growing_counts_what_is_used_and_a_reader_keeps_what_it_saw() -> None:
     assert np.isnan(table.column("ema_means")).all()
     assert table.column("weak_pass_rates")[:100].tolist() == [0.5] * 100
     assert np.isnan(table.column("weak_pass_rates")[100:]).all()
+
+
+def test_ids_are_hashed_once_however_many_are_added_at_a_time() -> None:
+    table, known = PromptTable(), 0
+    for count in (1, 2000, 1, 40_000, 3):
+        table.add([b"id-%d" % i for i in range(known, known + count)])
+        assert table.unhashed == count
+        known += count
+        hashes = table.id_hashes()
+        assert hashes.dtype == np.uint32
+        assert hashes.tolist() == [zlib.crc32(b"id-%d" % i) for i in range(known)]
+        assert table.unhashed == 0
+    earlier = hashes.copy()
+    table.add([b"another"])
+    assert table.id_hashes()[:-1].tolist() == earlier.tolist() == hashes.tolist()

@@ -47,6 +47,7 @@ class Attention(SharedEvidence):
 
     needs: ClassVar[tuple[str, ...]] = ("embeddings",)
     uses_embeddings: ClassVar[bool] = True
+    uses_id_hashes: ClassVar[bool] = True
 
     references: int = Field(default=256, ge=8, le=4096)
     """K: prompts in the reference set."""
