@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import grpc
 
@@ -17,14 +18,18 @@ _SECONDS = 1.0
 
 
 def complete_curriculum(incomplete: str) -> list[str]:
-    """Ids of the service that `SAMPLER_TARGET` names; none when it does not answer at once."""
+    """Ids of the service that `SAMPLER_TARGET` names; none when it does not answer at once.
+
+    Shells put them on the command line as they are, so those that one would take apart, or run, are not offered.
+    """
     try:
         with open_channel(os.environ.get("SAMPLER_TARGET", "127.0.0.1:50051")) as channel:
             request = pb.ListCurriculaRequest(page_size=200)
             answer = CurriculumServiceStub(channel).ListCurricula(request, timeout=_SECONDS)
     except (grpc.RpcError, OSError):
         return []
-    return [one.curriculum_id for one in answer.curricula if one.curriculum_id.startswith(incomplete)]
+    ids = [one.curriculum_id for one in answer.curricula]
+    return [name for name in ids if name.startswith(incomplete) and shlex.quote(name) == name]
 
 
 def complete_preset(incomplete: str) -> list[str]:

@@ -257,10 +257,19 @@ def test_top_watches_until_it_is_interrupted_and_gives_rates(cli: Command, real:
 
 
 def test_the_shell_is_offered_the_services_curricula(cli: Command, monkeypatch, real: ServiceProcess) -> None:
-    assert cli("curricula", "create", "offered-one").exit_code == 0
+    # The others would be taken apart, or run, by the shell that puts them on the command line.
+    for name in (
+        "offered-one",
+        "offered/two",
+        "offered $(reboot)",
+        "offered;reboot",
+        "offered*",
+        "offered`x`",
+    ):
+        assert cli("curricula", "create", name).exit_code == 0
     monkeypatch.setattr(completion, "_SECONDS", 60.0)
     monkeypatch.setenv("SAMPLER_TARGET", real.target)
-    assert complete_curriculum("offered") == ["offered-one"]
+    assert complete_curriculum("offered") == ["offered-one", "offered/two"]
     monkeypatch.setenv("SAMPLER_TARGET", "127.0.0.1:1")
     assert complete_curriculum("offered") == []
 
