@@ -26,6 +26,7 @@ from sampler_service.host_reader import HostReader, HostWriter
 from sampler_service.log import EmbeddedServer, LogClient, LogError, LogUnavailableError, RedisSettings
 from sampler_service.logs import configure_logging
 from sampler_service.metrics_exchange import MetricsExchange
+from sampler_service.open_files import allow_many_files
 from sampler_service.replica import ReplicaHost
 from sampler_service.replica.allocator import return_memory_early
 from sampler_service.rpc import PortTakenError, RpcServer
@@ -272,6 +273,7 @@ async def serve(
         also_until: something else than a signal that ends it when it returns.
     """
     return_memory_early()
+    allow_many_files()
     stopping = on_stop_signals()
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
     if also_until is not None:

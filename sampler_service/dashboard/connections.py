@@ -1,18 +1,29 @@
-"""Connections of the HTTP port: a request that arrives too slowly is not waited for."""
+"""Connections of the HTTP port: not more than leave room for trainers, and none that waits for a slow request."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["ARRIVAL_SECONDS", "PromptConnection"]
+__all__ = ["ARRIVAL_SECONDS", "PromptConnection", "most_connections"]
 
 ARRIVAL_SECONDS = 20.0
 """A whole request, its body included, may take so long to arrive. The largest has 64 KiB."""
 
 _ARRIVING = (h11.IDLE, h11.SEND_BODY)
+_MOST_CONNECTIONS = 4096
+
+
+def most_connections() -> int:
+    """A quarter of the files that the process may open, and at most 4,096: the rest is for gRPC and the log.
+
+    Were all taken, asyncio would write some thousand lines a second of what it cannot accept.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, files // 4)
 
 
 class PromptConnection(H11Protocol):
@@ -28,7 +39,10 @@ class PromptConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        self._watch()
+        if len(self.connections) > most_connections():
+            transport.abort()
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes of a request, or of several."""

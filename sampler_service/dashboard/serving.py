@@ -80,6 +80,8 @@ class DashboardServer:
             # By name: uvicorn takes another parser where it finds one, and that one reads headers without end.
             http=PromptConnection,
             ws="none",
+            # So many connections are accepted in one go, and so often a refusal to is logged.
+            backlog=128,
             lifespan="off",
             log_config=None,
             access_log=False,

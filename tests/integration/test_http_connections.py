@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,9 +14,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from sampler_service.dashboard import DashboardServer, HttpSettings, create_app
+from sampler_service.dashboard import DashboardServer, HttpSettings, connections, create_app
 from sampler_service.dashboard.connections import ARRIVAL_SECONDS, PromptConnection
 from tests.browser.simulated_reader import SimulatedReader
+from tests.service_process import ROOT
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 
@@ -83,6 +88,42 @@ async def test_an_answer_may_take_as_long_as_it_likes(pieces: list[bytes]):
     (timer,) = loop.timers
     assert timer.cancelled
     assert not transport.aborted
+
+
+async def test_connections_beyond_the_limit_are_closed_and_leave_files_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(connections, "most_connections", lambda: 2)
+    server = await DashboardServer.start(create_app(SimulatedReader()), settings=HttpSettings())
+    opened = [await asyncio.open_connection(server.host, server.port) for _ in range(2)]
+    try:
+        async with asyncio.timeout(120):
+            for reader, writer in opened:
+                writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                assert b" 200 " in await reader.readline()
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read(-1) == b""
+            writer.close()
+    finally:
+        for _, writer in opened:
+            writer.close()
+        await server.stop()
+
+
+def test_a_process_may_open_as_many_files_as_the_system_lets_it():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = (
+        f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, {hard}));"
+        "from sampler_service.open_files import allow_many_files as allow;"
+        "from sampler_service.dashboard.connections import most_connections as most;"
+        "print(most(), allow(), most())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, files, after = map(int, said.stdout.split())
+    assert before == 64
+    assert files >= min(soft, 65_536)
+    assert after == min(4096, files // 4)
 
 
 async def test_the_server_closes_connections_that_send_too_slowly(monkeypatch: pytest.MonkeyPatch):
