@@ -25,6 +25,11 @@ def unavailable(context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNAVAILABLE, "the log is away")
 
 
+def stopping(context: grpc.ServicerContext) -> None:
+    """What a server ends calls with for which its drain has no time left."""
+    context.abort(grpc.StatusCode.CANCELLED, "")
+
+
 def refused(context: grpc.ServicerContext) -> None:
     """NOT_FOUND with every kind of detail."""
     status = status_pb2.Status(code=5, message="no curriculum 'nope'")

@@ -9,7 +9,13 @@ import pytest
 
 from curriculum.v1 import curriculum_pb2 as pb
 from tests.client_patience import why_not_async
-from tests.integration.client_fake_service import RunningFake, refused, unauthenticated, unavailable
+from tests.integration.client_fake_service import (
+    RunningFake,
+    refused,
+    stopping,
+    unauthenticated,
+    unavailable,
+)
 from trainer_client.client import AsyncCurriculumClient, Report, ReportResult
 from trainer_client.exceptions import (
     ClientClosedError,
@@ -49,6 +55,19 @@ async def queue_report(client: AsyncCurriculumClient, number: int) -> None:
         request_id=f"id-{number}",
         wait=False,
     )
+
+
+async def test_what_a_stopping_service_cancels_is_asked_again(fake):
+    for rpc in ("NextBatch", "ReportRollouts", "StreamRollouts", "WatchSummary"):
+        fake.service.failures[rpc] = deque([stopping])
+    async with AsyncCurriculumClient(fake.target, timeout_seconds=60) as client:
+        batch = await client.next_batch("c", batch_size=2)
+        assert (await client.report(batch, rewards=[[1.0], [0.0]], request_id="id-0")).accepted == 2
+        again = Report(batch, rewards=[[1.0], [0.0]], request_id="id-1")
+        assert [one.accepted async for one in client.stream_reports([again])] == [2]
+        assert await anext(client.watch_summary("c")) is not None
+    assert fake.service.counted == ["id-0", "id-1"]
+    assert not any(fake.service.failures.values())
 
 
 async def test_every_rpc_of_the_service_goes_over_the_wire(fake, tmp_path):

@@ -14,9 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.client_patience import why_not
-from tests.integration.client_fake_service import RunningFake, refused, unauthenticated, unavailable
+from tests.integration.client_fake_service import (
+    RunningFake,
+    refused,
+    stopping,
+    unauthenticated,
+    unavailable,
+)
 from tests.service_process import ROOT
-from trainer_client.client import CurriculumClient, ReportResult
+from trainer_client.client import CurriculumClient, Report, ReportResult
 from trainer_client.exceptions import (
     ClientClosedError,
     InvalidArgumentError,
@@ -94,6 +100,28 @@ def test_queued_reports_arrive_in_order_by_themselves(fake, client):
         assert time.monotonic() < end, "they do not arrive"
         time.sleep(0.02)
     assert fake.service.counted == ids(20)
+
+
+def test_what_a_stopping_service_cancels_is_asked_again(fake, client):
+    for rpc in ("NextBatch", "ReportRollouts", "StreamRollouts", "WatchSummary"):
+        fake.service.failures[rpc] = deque([stopping])
+    batch = client.next_batch("c", batch_size=2)
+    assert client.report(batch, rewards=[[1.0], [0.0]], request_id="id-0").accepted == 2
+    (streamed,) = client.stream_reports([Report(batch, rewards=[[1.0], [0.0]], request_id="id-1")])
+    assert streamed.accepted == 2
+    assert next(client.watch_summary("c")) is not None
+    assert fake.service.counted == ids(2)
+    assert not any(fake.service.failures.values())
+
+
+def test_a_report_that_is_cancelled_again_and_again_is_not_acknowledged_yet(fake, client):
+    fake.service.always["ReportRollouts"] = stopping
+    error = why_not(lambda seconds: report(client, 0, seconds))
+    assert isinstance(error, UnavailableError)
+    assert client.pending_reports == 1
+    fake.service.always.clear()
+    client.flush()
+    assert fake.service.counted == ids(1)
 
 
 def test_a_report_that_waits_goes_behind_those_that_wait_already(fake, client):

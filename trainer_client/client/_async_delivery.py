@@ -13,7 +13,6 @@ from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._delivery import MAX_REFUSED_KEPT, not_delivered
 from trainer_client.client._outbox import Fate, Outbox, RefusedReport, fate_of
 from trainer_client.client._retry import INITIAL_BACKOFF_SECONDS, Backoff, Deadline
-from trainer_client.client._status import from_rpc_error
 from trainer_client.exceptions import ClientClosedError, CurriculumError
 
 _log = logging.getLogger("trainer_client.client")
@@ -143,7 +142,7 @@ class AsyncDelivery:
                 request, timeout=self._attempt_seconds, metadata=self._connection.endpoint.metadata
             )
         except grpc.RpcError as rpc_error:
-            return self._failed(sequence, request, from_rpc_error(rpc_error))
+            return self._failed(sequence, request, self._connection.error_of(rpc_error))
         self._last_error = None
         answer = self._finish(sequence)
         if answer is not None:

@@ -14,7 +14,6 @@ from trainer_client.client._async_connection import AsyncConnection
 from trainer_client.client._columns import ReportResult
 from trainer_client.client._requests import Report
 from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
-from trainer_client.client._status import from_rpc_error
 from trainer_client.client._stream import check_in_flight, stream_result
 from trainer_client.exceptions import CurriculumError, DeadlineError, UnavailableError
 
@@ -49,7 +48,7 @@ async def stream_reports(
                     return
                 # The trainer's own time between two reports is not the service's.
                 deadline = Deadline(timeout_seconds) if backoff.fresh else deadline
-                response = await _exchange(call, unsent, deadline)
+                response = await _exchange(connection, call, unsent, deadline)
                 result = stream_result(response, unanswered[0])
                 unanswered.popleft()
                 backoff.reset()
@@ -69,6 +68,7 @@ async def _aiter_of(reports: Iterable[Report]) -> AsyncIterator[Report]:
 
 
 async def _exchange(
+    connection: AsyncConnection,
     call: aio.StreamStreamCall[pb.ReportRolloutsRequest, pb.ReportRolloutsResponse],
     unsent: deque[pb.ReportRolloutsRequest],
     deadline: Deadline,
@@ -87,7 +87,7 @@ async def _exchange(
                 raise UnavailableError(
                     "the service ended the stream with reports unanswered", code="UNAVAILABLE"
                 )
-            raise from_rpc_error(
+            raise connection.error_of(
                 aio.AioRpcError(
                     code,
                     await call.initial_metadata(),
@@ -103,7 +103,7 @@ async def _exchange(
         # Writing on a call that the server has ended in between.
         raise UnavailableError(f"the stream was closed: {error}", code="UNAVAILABLE") from error
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        raise connection.error_of(error) from error
 
 
 async def _write(
@@ -137,7 +137,7 @@ async def watch_summary(
                 yield response.summary
             return
         except grpc.RpcError as rpc_error:
-            error = from_rpc_error(rpc_error)
+            error = connection.error_of(rpc_error)
             deadline = Deadline(timeout_seconds) if backoff.fresh else deadline
             pause = pause_before_retry(error, backoff, deadline)
             if pause is None:

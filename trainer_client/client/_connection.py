@@ -44,6 +44,10 @@ class Connection:
         """Whether this process is a forked child of the one that made the channel."""
         return os.getpid() != self._pid
 
+    def error_of(self, rpc_error: grpc.RpcError) -> CurriculumError:
+        """The exception for a failed call of this connection."""
+        return from_rpc_error(rpc_error, closed=self._closed)
+
     def check_usable(self) -> None:
         """Raises `ClientClosedError` after `close`, and in a forked child."""
         if self._closed:
@@ -76,7 +80,7 @@ class Connection:
             try:
                 return attempt(deadline.remaining_seconds())
             except grpc.RpcError as rpc_error:
-                error = from_rpc_error(rpc_error)
+                error = self.error_of(rpc_error)
                 pause = pause_before_retry(error, backoff, deadline)
                 if pause is None:
                     if isinstance(error, DeadlineError) and unavailable is not None:
@@ -99,13 +103,14 @@ class Connection:
         try:
             return call(request, timeout=timeout_seconds, metadata=self.endpoint.metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise self.error_of(error) from error
 
     def close(self) -> None:
         """Closes the channel; calls in progress end with `CallCancelledError`."""
-        if not self._closed and not self.forked:
+        # First: what the channel's end cancels is not the service's doing.
+        closed, self._closed = self._closed, True
+        if not closed and not self.forked:
             self._channel.close()
-        self._closed = True
 
 
 def _identity(serialized: bytes) -> bytes:

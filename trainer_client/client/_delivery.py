@@ -17,7 +17,6 @@ from curriculum.v1 import curriculum_pb2 as pb
 from trainer_client.client._connection import Connection
 from trainer_client.client._outbox import Fate, Outbox, RefusedReport, fate_of
 from trainer_client.client._retry import INITIAL_BACKOFF_SECONDS, Backoff, Deadline
-from trainer_client.client._status import from_rpc_error
 from trainer_client.exceptions import ClientClosedError, CurriculumError, DeadlineError
 
 _log = logging.getLogger("trainer_client.client")
@@ -148,7 +147,7 @@ class Delivery:
                 request, timeout=self._attempt_seconds, metadata=self._connection.endpoint.metadata
             )
         except grpc.RpcError as rpc_error:
-            return self._failed(sequence, request, from_rpc_error(rpc_error))
+            return self._failed(sequence, request, self._connection.error_of(rpc_error))
         except ValueError:
             # gRPC's answer to a call on a channel that was just closed.
             return ClientClosedError("the client is closed")

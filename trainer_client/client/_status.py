@@ -59,10 +59,18 @@ class _FailedCall(Protocol):
     def trailing_metadata(self) -> object: ...
 
 
-def from_rpc_error(error: grpc.RpcError) -> CurriculumError:
-    """The exception for a failed call; unknown or missing details give a plain one, never a failure."""
+def from_rpc_error(error: grpc.RpcError, *, closed: bool = True) -> CurriculumError:
+    """The exception for a failed call; unknown or missing details give a plain one, never a failure.
+
+    Args:
+        closed: the client was. Else it has cancelled nothing: a service that stops ends so what it has no time
+            left for, and another one, or the same later, may be asked again.
+    """
     call = cast(_FailedCall, error)
-    return error_from_code(call.code().name, call.details() or "", _details_of(call.trailing_metadata()))
+    code, message = call.code(), call.details() or ""
+    if code is grpc.StatusCode.CANCELLED and not closed:
+        code, message = grpc.StatusCode.UNAVAILABLE, f"the service ended the call: {message or 'it stops'}"
+    return error_from_code(code.name, message, _details_of(call.trailing_metadata()))
 
 
 def error_from_code(code: int | str, message: str, details: ErrorDetails | None = None) -> CurriculumError:

@@ -15,7 +15,7 @@ from trainer_client.client._columns import ReportResult
 from trainer_client.client._connection import Connection
 from trainer_client.client._requests import Report
 from trainer_client.client._retry import Backoff, Deadline, pause_before_retry
-from trainer_client.client._status import error_from_code, from_rpc_error, invalid
+from trainer_client.client._status import error_from_code, invalid
 from trainer_client.exceptions import (
     CurriculumError,
     DeadlineError,
@@ -66,7 +66,7 @@ def stream_reports(
                     return
                 # The trainer's own time between two reports is not the service's.
                 deadline = Deadline(timeout_seconds) if backoff.fresh else deadline
-                result = stream_result(_answer(answers, deadline), unanswered[0])
+                result = stream_result(_answer(connection, answers, deadline), unanswered[0])
                 unanswered.popleft()
                 backoff.reset()
                 yield result
@@ -117,7 +117,9 @@ def _read(call: Iterable[pb.ReportRolloutsResponse], answers: queue.SimpleQueue[
         answers.put(None)
 
 
-def _answer(answers: queue.SimpleQueue[_Answer], deadline: Deadline) -> pb.ReportRolloutsResponse:
+def _answer(
+    connection: Connection, answers: queue.SimpleQueue[_Answer], deadline: Deadline
+) -> pb.ReportRolloutsResponse:
     try:
         answer = answers.get(timeout=deadline.remaining_seconds())
     except queue.Empty:
@@ -127,7 +129,7 @@ def _answer(answers: queue.SimpleQueue[_Answer], deadline: Deadline) -> pb.Repor
     if answer is None:
         raise UnavailableError("the service ended the stream with reports unanswered", code="UNAVAILABLE")
     if isinstance(answer, grpc.RpcError):
-        raise from_rpc_error(answer) from answer
+        raise connection.error_of(answer) from answer
     return answer
 
 
@@ -145,7 +147,7 @@ def watch_summary(
                 yield response.summary
             return
         except grpc.RpcError as rpc_error:
-            error = from_rpc_error(rpc_error)
+            error = connection.error_of(rpc_error)
             deadline = Deadline(timeout_seconds) if backoff.fresh else deadline
             pause = pause_before_retry(error, backoff, deadline)
             if pause is None:
