@@ -159,7 +159,7 @@ class DeadlineError(CurriculumError, TimeoutError):
 
 
 class CallCancelledError(CurriculumError, RuntimeError):
-    """The call was cancelled, usually because the client was closed under it."""
+    """The call was cancelled because the client was closed under it."""
 
 
 class UnimplementedError(CurriculumError, NotImplementedError):
