@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import zlib
 from contextlib import ExitStack
@@ -139,4 +140,5 @@ def _figures(case: Case, history: list[Metrics]) -> dict[str, Any]:
         "generated_tokens_per_second": round(tokens / seconds["generation"], 1),
         "tokens_per_second_of_a_step": round(tokens / step, 1),
         "seconds_per_rollout": round(step / rollouts, 5),
+        "load_average_1min": round(os.getloadavg()[0], 2),
     }

@@ -113,6 +113,7 @@ class TorchWorld(World):
         # Objects travel by the CPU, whatever the gradients do.
         self._objects = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self._ends = RankEnds(dist.PrefixStore("ends", store), self.rank, self.size)
+        self._ends.start()
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""
@@ -153,6 +154,7 @@ class TorchWorld(World):
         """Leaves the group. error: what this rank ends with; the others are told."""
         if error is not None and not isinstance(error, RankLostError):
             self._ends.tell(said(error))
+        self._ends.end()
         self._dist.destroy_process_group()
 
     @contextmanager

@@ -22,13 +22,14 @@ def load_model(settings: ModelConfig) -> tuple[Any, Any]:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
-    tokenizer = load_tokenizer(settings)
-    if settings.path == "tiny":
-        return tiny_model(tokenizer).to(device=device, dtype=DTYPES[settings.dtype]), tokenizer
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    # Of files read and written: they would tear the run's own display.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = load_tokenizer(settings)
+    if settings.path == "tiny":
+        return tiny_model(tokenizer).to(device=device, dtype=DTYPES[settings.dtype]), tokenizer
     with _loading(settings.path):
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(_folder(settings.path)), dtype=DTYPES[settings.dtype], local_files_only=True
