@@ -41,6 +41,8 @@ def create_session_router(gate: Gate, settings: HttpSettings) -> APIRouter:
                 principal = gate.authenticate(shown, (), _address(request)) if shown else None
             except Unauthenticated:
                 principal = None
+            except CurriculumError as refusal:
+                raise _as_read_error(refusal) from None
         return _session(gate, principal)
 
     @router.post(SESSION_PATH, responses=answers(None))
@@ -49,7 +51,7 @@ def create_session_router(gate: Gate, settings: HttpSettings) -> APIRouter:
         try:
             principal = gate.authenticate(f"Bearer {given.token}", (), _address(request))
         except CurriculumError as refusal:
-            raise ReadError(refusal.code, refusal.reason, refusal.message) from None
+            raise _as_read_error(refusal) from None
         response = _session(gate, principal)
         if gate.enabled:
             secure = request.url.scheme == "https"
@@ -72,6 +74,10 @@ def create_session_router(gate: Gate, settings: HttpSettings) -> APIRouter:
         return response
 
     return router
+
+
+def _as_read_error(refusal: CurriculumError) -> ReadError:
+    return ReadError(refusal.code, refusal.reason, refusal.message)
 
 
 def _session(gate: Gate, principal: Principal | None) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,7 +15,9 @@ from starlette.routing import Mount
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.access import AuthSettings, Credential, Gate, Role, current_principal
+from sampler_service.access import gate as gate_module
 from sampler_service.access.credentials import digest
+from sampler_service.access.rate import RateLimiter
 from sampler_service.dashboard import HttpSettings, ReadError, create_app
 from sampler_service.dashboard.guard import required_role
 from sampler_service.host_reader import HostReader, HostWriter
@@ -268,6 +271,27 @@ async def test_a_write_that_another_site_caused_is_refused(http: httpx.AsyncClie
     content = f'{{"token": "{TOKENS[Role.READ]}"}}'
     answer = await http.post(SESSION, content=content, headers=headers)
     assert (answer.status_code, answer.json()["error"]["reason"]) == (403, "CROSS_SITE")
+
+
+async def test_guesses_are_throttled_wherever_they_are_made(monkeypatch: pytest.MonkeyPatch):
+    # Permits come back with time, one in a minute: none while this looks.
+    monkeypatch.setattr(gate_module, "RateLimiter", partial(RateLimiter, now=lambda: 0.0))
+    app = create_app(
+        SimulatedReader(),
+        metrics_registry=CollectorRegistry(),
+        gate=Gate(auth_settings(refusals_per_minute=1)),
+    )
+    async with client(app) as http:
+        wrong = dict(bearer("a-guess"))
+        assert (await http.get(SESSION, headers=wrong)).json()["signed_in"] is False
+        for answer in (
+            await http.get(SESSION, headers=wrong),
+            await http.post(SESSION, json={"token": "a-guess"}),
+            await http.get("/api/v1/curricula", headers=wrong),
+        ):
+            assert (answer.status_code, answer.json()["error"]["reason"]) == (429, "TOO_MANY_REFUSALS")
+            assert int(answer.headers["retry-after"]) >= 1
+        assert (await http.get(SESSION, headers=dict(bearer(TOKENS[Role.READ])))).json()["signed_in"]
 
 
 async def test_our_own_page_may_write(http: httpx.AsyncClient):
