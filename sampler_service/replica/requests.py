@@ -122,7 +122,14 @@ def require_policy_version(value: int) -> None:
 
 def to_strategy(message: pb.Strategy) -> Strategy:
     """The strategy a message asks for."""
-    overrides: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    try:
+        overrides: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except json_format.Error:
+        raise InvalidArgument(
+            "INVALID_PARAMETER",
+            "The strategy holds NaN or an infinity, which is no value of any parameter. Give a number.",
+            "strategy",
+        ) from None
     preset = overrides.pop("preset", "")
     # JSON carries int64 as text.
     if "max_staleness" in overrides:

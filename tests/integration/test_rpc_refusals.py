@@ -50,6 +50,15 @@ async def test_an_unknown_curriculum_is_not_found_whatever_is_asked(service: Run
         assert "'no'" in answer.message
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+async def test_a_strategy_of_numbers_that_are_none_is_refused(service: RunningService, value: float) -> None:
+    strategy = pb.Strategy(preset="cures")
+    strategy.proposal.update({"cures": {"temperature": value}})
+    request = pb.CreateCurriculumRequest(request_id=new_id(), curriculum_id="none", strategy=strategy)
+    answer = await refused(service.stub.CreateCurriculum(request))
+    assert answer.said == (BAD, "INVALID_PARAMETER", "strategy")
+
+
 async def test_the_name_of_a_trainer_has_an_end(service: RunningService) -> None:
     """It is kept with the lease and in the log: nobody fills those with it."""
     await pool(service.stub)
