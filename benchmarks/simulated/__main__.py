@@ -46,7 +46,7 @@ def main() -> None:
                         args.batch,
                         args.group,
                     )
-                    for seed in range(args.seeds)
+                    for seed in range(args.first_seed, args.first_seed + args.seeds)
                 ]  # fmt: skip
                 baselines = baselines or runs
                 curves[shape, arm.name] = runs
@@ -78,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pools", nargs="+", choices=SHAPES, default=["skewed", "broad"])
     parser.add_argument("--features", nargs="+", choices=FEATURES, default=["none"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rollouts", type=int, default=51_200, help="in all, dropped ones included")
     parser.add_argument("--batch", type=int, default=32, help="prompts per batch")
     parser.add_argument("--group", type=int, default=8, help="rollouts per prompt, on average")

@@ -11,6 +11,7 @@ from benchmarks.simulated.learner import Floats, Learner, LearnerConfig
 from benchmarks.simulated.pools import Pool
 from benchmarks.simulated.service_run import Groups, ServiceRun
 from sampler_service.curriculum.presets import PRESETS
+from sampler_service.curriculum.stopping import BestFirst
 
 __all__ = ["ABLATIONS", "Arm", "Curve", "arms", "run_arm"]
 
@@ -35,6 +36,19 @@ _LITERATURE: Final = (
         "estimator": {"decay": {"per_visit": {"factor": 0.9}}},
         "proposal": {"thompson": {"objective": "variance"}}, "exploration": 0.1}, published=True),
 )  # fmt: skip
+
+_ONE_SHOT: Final[dict[str, Any]] = {"stopping": {"one_shot": {}}}
+# `frontier` as it is, to exchange one part of.
+_DILUTED: Final = PRESETS["frontier"]["proposal"]["frontier"]
+_PILOT: Final = PRESETS["frontier"]["stopping"]["best_first_when_diluted"]
+
+
+def _frontier(name: str, pilot: dict[str, Any] | None = None, **proposal: Any) -> Arm:
+    """`frontier` with other parameters of its pilot, and of its proposal."""
+    return Arm(f"frontier, {name}", "frontier", {
+        "proposal": {"frontier": {**_DILUTED, **proposal}},
+        "stopping": {"best_first_when_diluted": {**_PILOT, **(pilot or {})}}})  # fmt: skip
+
 
 _PER_VISIT: Final = {"decay": {"per_visit": {"factor": 0.9}}, "shared_evidence": {"none": {}}}
 ABLATIONS: Final = (
@@ -65,14 +79,22 @@ ABLATIONS: Final = (
         for power in (1, 2, 6, 8, 16)
     ),
     *(
-        Arm(f"{name}, sharper", "frontier", {"proposal": {"frontier": {"power": 4, "diluted_power": 64, **parts}}})
+        Arm(f"{name}, sharper", "frontier", {
+            "proposal": {"frontier": {"power": 4, "diluted_power": 64, **parts}}, **_ONE_SHOT})
         for name, parts in {"power 4": {}, "power 4, fatigue 1": {"fatigue": 1}}.items()
     ),
     *(
         Arm(f"{name}, sharper when established", "frontier", {"proposal": {
-            "frontier": {"power": 4, "diluted_power": 64, "dilution_error": 0.3, **parts}}})
+            "frontier": {"power": 4, "diluted_power": 64, "dilution_error": 0.3, **parts}}, **_ONE_SHOT})
         for name, parts in {"power 4": {}, "power 4, fatigue 1": {"fatigue": 1}}.items()
     ),
+    Arm("frontier, never a pilot", "frontier", _ONE_SHOT),
+    _frontier("no probes", dilution_probes=0),
+    _frontier("eight differences", dilution_differences=8),
+    _frontier("not held", dilution_hold=False),
+    _frontier("all prompts, commits of 8", {"candidates": 1.0, "commit": 8}),
+    _frontier("all prompts, commits of 16", {"candidates": 1.0, "commit": 16}),
+    _frontier("half the prompts", {"candidates": 0.5}),
     Arm("power 4, fatigue 1", "frontier", {"proposal": {"frontier": {"power": 4, "fatigue": 1}}}),
     Arm("ranked, no exploration", "frontier-ranked", {"exploration": 0.0}),
     *(
@@ -172,7 +194,7 @@ def _service_batch(
 ) -> Groups:
     # Methods that decide the rollouts by rounds spend what they need; the others share what they get.
     own = service.machine.state.strategy.stopping
-    budget = prompts * group if not own.sets_rounds or type(own).__name__ == "BestFirst" else 0
+    budget = prompts * group if not own.sets_rounds or isinstance(own, BestFirst) else 0
     return service.batch(learner, prompts, budget, rng)
 
 

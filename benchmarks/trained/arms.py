@@ -55,21 +55,21 @@ ARMS: Final = (
     _arm("power 4, fatigue 1", _power(4, fatigue=1)),
     _arm("power 4, fatigue 1, balance 0.5", _power(4, fatigue=1, balance=0.5)),
     *(
-        _arm(f"{name}, sharper", _power(4, diluted_power=64, **parts))
+        _arm(f"{name}, sharper", _power(4, diluted_power=64, **parts), _ONE_SHOT)
         for name, parts in {
             "power 4, fatigue 1": {"fatigue": 1},
             "power 4, balance 0.5": {"balance": 0.5},
             "power 4, fatigue 1, balance 0.5": {"fatigue": 1, "balance": 0.5},
         }.items()
     ),
-    _arm("power 4, sharper when established", _power(4, diluted_power=64, dilution_error=0.3)),
+    _arm("power 4, sharper when established", _power(4, diluted_power=64, dilution_error=0.3), _ONE_SHOT),
     _arm("power 16, fatigue 0.1", _power(16, fatigue=0.1)),
     _arm("power 16, fatigue 0.1, balance 0.9", _power(16, fatigue=0.1, balance=0.9)),
     # `frontier` draws with power 4 in one round, `frontier-ranked` ranks, with a pilot. What lies between:
     # how sharply the draw prefers, how soon a prompt comes back.
     _arm("ranked", _ranked(), _ONE_SHOT),
     *(_arm(f"ranked, rest {n}", _ranked(rest_steps=n), _ONE_SHOT) for n in (2, 4, 8, 16, 64)),
-    *(_arm(f"power {n}", _power(n), _ONE_SHOT) for n in (1, 2, 8, 16)),
+    *(_arm(f"power {n}", _power(n), _ONE_SHOT) for n in (1, 2, 4, 8, 16)),
     *(_arm(f"power {n}, pilot", _power(n), _PILOT) for n in (4, 8)),
     *(_arm(f"power 4, rest {n}", _power(4, rest_steps=n), _ONE_SHOT) for n in (8, 32)),
     # The other parts.

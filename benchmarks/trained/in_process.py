@@ -15,7 +15,6 @@ from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
 from sampler_service.curriculum.machine import CurriculumMachine, create_state
 from sampler_service.curriculum.planner import BatchPlanner
-from sampler_service.curriculum.proposals.dilution import dilution
 from sampler_service.curriculum.strategy import resolve
 from trainer_client.client import (
     Batch,
@@ -166,7 +165,8 @@ class InProcessCurriculum:
     def advance_policy(self, curriculum_id: str, policy_version: int, *, kl: float | None = None) -> Receipt:
         """The policy has moved."""
         self._send(policy_advanced=log_pb2.PolicyAdvanced(policy_version=policy_version, kl=kl))
-        self.dilutions.append(dilution(self.machine.state.proposal_memory))
+        state = self.machine.state
+        self.dilutions.append(state.strategy.proposal.diluted(state.moment()))
         return Receipt("", False)
 
     def create_checkpoint(self, curriculum_id: str, checkpoint_id: str) -> Receipt:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sampler_service.curriculum.errors import InvalidArgument
 from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.stopping import Stopping
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.curriculum.views import PromptView
 
@@ -20,12 +21,16 @@ _MOST_ROLLOUTS: Final = 4096
 def allot(
     state: CurriculumState,
     view: PromptView,
+    stopping: Stopping,
     rollout_budget: int,
     equal_quotas: bool,
     probabilities: NDArray[np.float64],
     notes: list[str],
 ) -> tuple[NDArray[Any], NDArray[np.int32], int, NDArray[Any]]:
     """Quotas of a drawn batch.
+
+    Args:
+        stopping: the strategy's rule as it holds for this batch.
 
     Returns:
         rows kept, quotas of the first round, budget of all rounds, and which slots were kept.
@@ -34,15 +39,13 @@ def allot(
         InvalidArgument: the budget is too small for a single prompt.
     """
     strategy = state.strategy
-    quota, stopping = strategy.quota, strategy.stopping
+    quota = strategy.quota
     kept = np.arange(len(view))
-    default = len(view) * strategy.rollouts_per_prompt
-    one_round = stopping.first_round(np.full(len(view), strategy.rollouts_per_prompt, dtype=np.int32))
+    plain = np.full(len(view), strategy.rollouts_per_prompt, dtype=np.int32)
     # A rule that sets its own rounds needs that much per prompt to begin; else the quota's least.
     own_rounds = stopping.sets_rounds
-    least = int(one_round[0]) if own_rounds else quota.least
-    if (own_rounds or stopping.refills) and not equal_quotas:
-        default = stopping.most_rollouts(one_round)
+    least = int(stopping.first_round(plain)[0]) if own_rounds else quota.least
+    default = int(plain.sum()) if equal_quotas else stopping.default_budget(plain)
     budget = rollout_budget or max(default, least)
     if budget < least:
         raise InvalidArgument(
@@ -60,7 +63,7 @@ def allot(
         view = state.view(view.rows[kept], gradient_norms=quota.uses_gradient_norms)
     rows = view.rows
     if equal_quotas:
-        quotas = _equal_quotas(strategy, len(rows), budget, least, notes)
+        quotas = _equal_quotas(strategy, stopping, len(rows), budget, least, notes)
         # All of it at once: a rule that wants more later is granted nothing.
         return rows, quotas, int(quotas.sum()), kept
     if own_rounds:
@@ -74,13 +77,17 @@ def allot(
             f"rollout_budget {budget} exceeds {quota.most} rollouts for each of {len(rows)} prompts:"
             f" {spendable} are granted."
         )
-    return rows, stopping.first_round(quota.allot(view, spendable)), budget, kept
+    quotas = stopping.first_round(quota.allot(view, spendable))
+    if stopping is not strategy.stopping:
+        # One round of a rule that else takes several: that it is one is told from a budget without a rest.
+        budget = int(quotas.sum())
+    return rows, quotas, budget, kept
 
 
 def _equal_quotas(
-    strategy: Strategy, prompts: int, budget: int, least: int, notes: list[str]
+    strategy: Strategy, stopping: Stopping, prompts: int, budget: int, least: int, notes: list[str]
 ) -> NDArray[np.int32]:
-    quota, stopping = strategy.quota, strategy.stopping
+    quota = strategy.quota
     most = max(least, _MOST_ROLLOUTS) if stopping.sets_rounds else quota.most
     size = min(max(budget // prompts, least), most)
     overruled = [

@@ -43,7 +43,7 @@ def _check_equal_quotas(strategy: Strategy) -> None:
             " strategy.equal_quotas says that the trainer cannot vary them. Use the quota fixed, or leave"
             " equal_quotas out.",
         )
-    if strategy.stopping.asks_for_more:
+    if strategy.stopping.for_batch(several_rounds=False).asks_for_more:
         raise _impossible(
             "strategy.stopping",
             f"strategy.stopping = {_name(strategy.stopping)!r} asks for more rollouts of some prompts, but"

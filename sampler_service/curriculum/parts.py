@@ -26,6 +26,10 @@ class Part(BaseModel):
     """It reads embeddings: they are kept in memory while it is in force, and else are not."""
     uses_id_hashes: ClassVar[bool] = False
     """It chooses by hashes of ids: those of a large pool are made in a thread before it is in force."""
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Parameters younger than logs that hold the part. They are spelt out only where they differ from their
+    default, which therefore never changes: a strategy without them keeps its etag, and replicas that do not
+    know them still read it."""
 
 
 P = TypeVar("P", bound=Part)
@@ -113,5 +117,7 @@ class Registry(Generic[P]):
         return validated(self._methods[name], parameters, f"{field}.{name}")
 
     def dump(self, part: P) -> dict[str, Any]:
-        """The inverse of `parse`, every parameter spelt out."""
-        return {self._names[type(part)]: part.model_dump(mode="json")}
+        """The inverse of `parse`, every parameter spelt out but `later` ones that are off."""
+        fields = type(part).model_fields
+        off = {name for name in part.later if getattr(part, name) == fields[name].default}
+        return {self._names[type(part)]: part.model_dump(mode="json", exclude=off)}

@@ -19,12 +19,15 @@ from sampler_service.curriculum.pool_weights import PoolWeights
 from sampler_service.curriculum.proposals import ScoredProposal, WeightedProposal
 from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION, PROPOSAL, REPLAY
 from sampler_service.curriculum.state import CurriculumState
+from sampler_service.curriculum.stopping import Stopping
 from sampler_service.curriculum.weighted_draw import Draw
 from sampler_service.curriculum.weighted_pool import WeightedPool
 
 __all__ = ["BatchPlan", "BatchPlanner"]
 
 _RETRY_SECONDS: Final = 1.0
+# Dilution as the proposal sees it, from 0 to 1, from which on a batch may take several rounds because of it.
+_DILUTED: Final = 0.5
 
 
 class _Arguments(NamedTuple):
@@ -204,11 +207,19 @@ class BatchPlanner:
             plan = self._decide_due(phase, batch_size, rollout_budget, notes)
             if plan is not None:
                 return plan
-        wanted = max(1, round(batch_size * strategy.stopping.candidate_factor))
+        equal_quotas = equal_quotas or strategy.equal_quotas
+        stopping = self.stopping_rule(equal_quotas)
+        wanted = max(1, round(batch_size * stopping.candidate_factor))
+        if stopping is not strategy.stopping.for_batch(several_rounds=False):
+            notes.append(
+                "The trainer's steps shrink with groups that teach nothing: this batch begins with a few rollouts"
+                f" for {wanted} prompts, and the rest of its budget goes to the best of them (SAMPLE_MORE)."
+            )
         rows, probabilities, sources = self._draw(wanted, notes)
         view = state.view(rows, gradient_norms=strategy.quota.uses_gradient_norms)
-        equal_quotas = equal_quotas or strategy.equal_quotas
-        rows, quotas, budget, kept = allot(state, view, rollout_budget, equal_quotas, probabilities, notes)
+        rows, quotas, budget, kept = allot(
+            state, view, stopping, rollout_budget, equal_quotas, probabilities, notes
+        )
         notes.extend(f"{fault}: it has no effect." for _, fault in missing_columns(strategy, state))
         if len(kept) < len(view):
             probabilities, sources = probabilities[kept], sources[kept]
@@ -221,6 +232,12 @@ class BatchPlanner:
                 sources = np.concatenate([sources, held_sources])
                 view = state.view(rows)
         return plan_of(view, quotas, budget, probabilities, sources, notes, state.epoch)
+
+    def stopping_rule(self, equal_quotas: bool = False) -> Stopping:
+        """The stopping rule of the next batch."""
+        strategy = self._state.strategy
+        diluted = not equal_quotas and strategy.proposal.diluted(self._state.moment()) >= _DILUTED
+        return strategy.stopping.for_batch(several_rounds=diluted)
 
     def _hold_back(
         self, rows: NDArray[Any], quotas: NDArray[np.int32], budget: int, notes: list[str]

@@ -144,12 +144,23 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "proposal": {"uniform": {}},
         "quota": {"fixed": {}},
     },
-    # Ours: the frontier in proportion, one round per step. docs/decisions/018, 024.
+    # Ours: the frontier in proportion, one round per step; its best, with a pilot, once the trainer's steps are
+    # established to be diluted. docs/decisions/018, 024, 027.
     "frontier": {
         "estimator": {"decay": "none", "shared_evidence": "item_response"},
-        "proposal": {"frontier": {"power": 4}},
+        "proposal": {
+            "frontier": {
+                "power": 4,
+                "diluted_power": 64,
+                "dilution_error": 0.3,
+                "dilution_differences": 6,
+                "dilution_probes": 8,
+                "dilution_hold": True,
+            }
+        },
         # A group of one teaches nothing.
         "quota": {"fixed": {"min": 2}},
+        "stopping": {"best_first_when_diluted": {"candidates": 0.375, "pilot": 4, "commit": 32}},
         "exploration": 0.1,
     },
     # Ours: the frontier's best, with a pilot. For steps that dilute, such as plain SGD's. docs/decisions/011.

@@ -19,7 +19,7 @@ from sampler_service.curriculum.posterior import GroupCounts, count_groups, upda
 from sampler_service.curriculum.refill import held_back, woken
 from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION
 from sampler_service.curriculum.state import CurriculumState
-from sampler_service.curriculum.stopping import DONE, DROP, SAMPLE_MORE, Decision, SlotTallies
+from sampler_service.curriculum.stopping import DONE, DROP, SAMPLE_MORE, Decision, SlotTallies, Stopping
 
 if TYPE_CHECKING:
     from sampler_service.curriculum.machine import CurriculumMachine
@@ -166,7 +166,7 @@ def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb
     if lease is None:
         directives = _close_groups_outside(machine, rows, groups)
     else:
-        if state.strategy.stopping.compares_prompts:
+        if _rule(state, lease).compares_prompts:
             machine.finish()  # What to do next depends on what was learnt.
         taken = np.bincount(rollouts.groups[rollouts.reasons != _SLOT_FULL], minlength=len(counts))
         _book(lease, at, groups, taken)
@@ -266,9 +266,19 @@ class _Directives:
     baselines: NDArray[Any]
 
 
+def _is_single_round(lease: Lease) -> bool:
+    """The whole budget was granted at once."""
+    return lease.budget <= int(lease.quotas.sum())
+
+
+def _rule(state: CurriculumState, lease: Lease) -> Stopping:
+    """The stopping rule as it holds for a lease."""
+    return state.strategy.stopping.for_batch(several_rounds=not _is_single_round(lease))
+
+
 def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], seed: int) -> _Directives:
     """What to do with the reported slots, and with those that waited for them."""
-    stopping = machine.state.strategy.stopping
+    stopping = _rule(machine.state, lease)
     answered = reported
     actions = np.full(len(lease.rows), SAMPLE_MORE, dtype=np.uint8)
     wanted = (lease.granted - lease.returned).astype(np.int32)
@@ -322,7 +332,7 @@ def _tallies(
     machine: CurriculumMachine, lease: Lease, ready: NDArray[Any] | slice, count: int, seed: int
 ) -> SlotTallies:
     expected = np.zeros(count)
-    if machine.state.strategy.stopping.compares_prompts:
+    if _rule(machine.state, lease).compares_prompts:
         alphas, betas = machine.state.posterior(lease.rows[ready])
         total = alphas + betas
         expected = alphas * betas / (total * (total + 1))
@@ -338,7 +348,8 @@ def _tallies(
         else np.zeros(count),
         policy_step=machine.state.policy_step,
         steps_since_grant=machine.state.policy_step - lease.policy_step,
-        single_round=lease.budget <= int(lease.quotas.sum()),
+        single_round=_is_single_round(lease),
+        unspent=lease.unspent,
     )
 
 

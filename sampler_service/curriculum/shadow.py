@@ -232,7 +232,9 @@ class FollowedStrategy:
         state.strategy = self.wanted
         try:
             view = state.view(begun_rows, gradient_norms=self.wanted.quota.uses_gradient_norms)
-            _, own, _, kept = allot(state, view, granted.budget, False, np.ones(len(begun_rows)), [])
+            _, own, _, kept = allot(
+                state, view, self.planner.stopping_rule(), granted.budget, False, np.ones(len(begun_rows)), []
+            )
             own_odds = self.planner.odds(rows) if odds.any() else None
             plan = self.planner.plan(len(begun_rows), granted.budget)
             self.planner.settle(plan)

@@ -12,11 +12,16 @@ from sampler_service.curriculum.proposals import PROPOSALS
 from sampler_service.curriculum.proposals.base import Memory
 from sampler_service.curriculum.proposals.dilution import (
     close_step,
+    count_step,
     dilution,
     established_dilution,
+    hold_dilution,
+    is_held,
+    is_probe,
     note_groups,
 )
 from sampler_service.curriculum.proposals.frontier import Frontier
+from sampler_service.curriculum.strategy import Strategy, resolve
 from sampler_service.curriculum.views import Moment
 from tests.curriculum_runs import Run
 from tests.prompt_views import view_of
@@ -86,6 +91,69 @@ def test_the_strict_test_believes_no_slope_that_is_known_too_roughly() -> None:
     assert established_dilution(rough, 0.3) == 0.0
     # Nor one that is real, until it is known better.
     assert established_dilution(after(diluted, 20), 0.001) == 0.0
+
+
+def test_of_the_first_steps_every_second_is_a_probe_once_something_is_known() -> None:
+    memory: Memory = {}
+    probes = []
+    for _ in range(12):
+        probes.append(is_probe(memory, 8))
+        count_step(memory)
+    assert [step for step, probe in enumerate(probes) if probe] == [3, 5, 7]
+    assert not is_probe({}, 64)
+
+
+def test_a_probe_is_drawn_with_the_power_for_diluted_steps() -> None:
+    parameters = {"power": 4, "diluted_power": 64, "dilution_error": 0.3, "dilution_probes": 8}
+    frontier = PROPOSALS.parse({"frontier": parameters}, "proposal")
+    assert isinstance(frontier, Frontier)
+    view, memory = view_of([9, 4], [9, 9]), {}  # type: Any, Memory
+    ratio = float(view.expected_variances[1] / view.expected_variances[0])
+    for power in (4, 4, 4, 64, 4, 64, 4, 64, 4, 4):
+        weights = frontier.weights(view, Moment(memory=memory))
+        assert weights[1] / weights[0] == pytest.approx(ratio**power)
+        frontier.advance(memory, Moment(movement=np.array([0.0, 0.01])))
+
+
+def test_dilution_once_established_is_held_though_the_share_no_longer_varies_until_it_is_refuted() -> None:
+    rng = np.random.default_rng(3)
+    memory: Memory = {}
+
+    def step(mixed: int, law: Law) -> None:
+        counts = groups(mixed, 32)
+        note_groups(memory, counts)
+        kl = law(mixed / 32, float(counts.reward_variances.mean())) * float(np.exp(0.5 * rng.normal()))
+        close_step(memory, kl)
+        hold_dilution(memory, 0.3, 8)
+
+    for _ in range(30):
+        step(int(rng.integers(4, 29)), diluted)
+    assert is_held(memory)
+    faded = False
+    for _ in range(60):  # As a sharp draw has it: nearly as many mixed groups in every step.
+        step(int(rng.integers(27, 30)), diluted)
+        faded |= established_dilution(memory, 0.3) < 0.5
+        assert is_held(memory)
+    assert faded
+    for _ in range(60):
+        step(int(rng.integers(4, 29)), normalised)
+    assert not is_held(memory)
+
+
+def test_nothing_is_held_before_it_is_established() -> None:
+    memory = after(undiluted, 30)
+    hold_dilution(memory, 0.3, 8)
+    assert not is_held(memory)
+    assert not is_held({})
+
+
+def test_a_strategy_of_old_is_spelt_as_it_was() -> None:
+    old = resolve("uniform-grpo", {"proposal": {"frontier": {"power": 4, "dilution_error": 0.3}}})
+    spelt = old.dump()["proposal"]["frontier"]
+    assert not {"dilution_differences", "dilution_probes", "dilution_hold"} & set(spelt)
+    new = resolve("uniform-grpo", {"proposal": {"frontier": {"power": 4, "dilution_hold": True}}})
+    assert new.dump()["proposal"]["frontier"]["dilution_hold"] is True
+    assert Strategy.from_json(new.to_json()) == new
 
 
 def test_nothing_is_said_after_a_few_steps() -> None:

@@ -36,6 +36,10 @@ class Proposal(Part):
     def advance(self, memory: Memory, moment: Moment) -> None:
         """The policy has moved by one step; `moment.mean_reward` is that of the step that ended."""
 
+    def diluted(self, moment: Moment) -> float:
+        """From 0 to 1: how far the trainer's steps are seen to shrink with groups that are not mixed."""
+        return 0.0
+
 
 class WeightedProposal(Proposal):
     """Draws prompts in proportion to a weight that depends on the prompt's own columns.

@@ -18,10 +18,23 @@ from numpy.typing import NDArray
 from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.proposals.base import Memory
 
-__all__ = ["close_step", "dilution", "established_dilution", "note_groups"]
+__all__ = [
+    "close_step",
+    "count_step",
+    "dilution",
+    "established_dilution",
+    "hold_dilution",
+    "is_held",
+    "is_probe",
+    "note_groups",
+]
 
 _GROUPS: Final = "step_groups"
 _SUMS: Final = "dilution_sums"
+_HELD: Final = "dilution_held"
+_STEPS: Final = "dilution_steps"
+# Before, a sharp draw finds no more mixed groups than another: too little is known.
+_FIRST_PROBE: Final = 3
 # Differences between consecutive steps, so that neither trend counts; older ones count less.
 _DISCOUNT: Final = 0.98
 # Pulls the slope to 0 while there is little to go by; in squared differences of log m.
@@ -31,11 +44,12 @@ _LEAST_DIFFERENCES: Final = 4.0
 _NONE: Final = 0.25
 _FULL: Final = 0.75
 # The strict test: of the slope, less two standard errors. What is not diluted has a slope of 0 or less, so that
-# these can lie lower. A slope from less than eight differences may look exact by chance.
+# these can lie lower.
 _STRICT_ERRORS: Final = 2.0
 _STRICT_NONE: Final = 0.1
 _STRICT_FULL: Final = 0.3
-_STRICT_LEAST_DIFFERENCES: Final = 8
+# Once established, it is held to last while the slope, less one standard error, is above this.
+_STILL: Final = 0.2
 
 
 def note_groups(memory: Memory, counts: GroupCounts) -> None:
@@ -79,14 +93,49 @@ def dilution(memory: Any) -> float:
     return _share(slope - error, _NONE, _FULL)
 
 
-def established_dilution(memory: Any, most_error: float) -> float:
-    """`dilution` by a stricter test: 0 as well while the slope is known to no better than ± `most_error`."""
+def established_dilution(memory: Any, most_error: float, differences: int = 8) -> float:
+    """`dilution` by a stricter test: 0 as well while the slope is known to no better than ± `most_error`.
+
+    Args:
+        differences: from how many on; a slope from fewer may look exact by chance.
+    """
     # Discounted, so that so many differences count for a little less.
-    fit = _fit(memory, sum(_DISCOUNT**age for age in range(_STRICT_LEAST_DIFFERENCES)) - 1e-9)
+    fit = _fit(memory, sum(_DISCOUNT**age for age in range(differences)) - 1e-9)
     if fit is None or fit[1] > most_error:
         return 0.0
     slope, error = fit
     return _share(slope - _STRICT_ERRORS * error, _STRICT_NONE, _STRICT_FULL)
+
+
+def count_step(memory: Memory) -> None:
+    """Notes that a step has ended, so that probes can be told from it."""
+    memory[_STEPS] = memory.get(_STEPS, np.zeros(1, dtype=np.int64)) + 1
+
+
+def is_probe(memory: Any, steps: int) -> bool:
+    """Whether the present step, one of the first `steps`, is to be sharp for a contrast: the fourth, sixth, …
+
+    A share of mixed groups that varies by chance alone takes long to show a slope.
+    """
+    step = int(memory[_STEPS][0]) if _STEPS in memory else 0
+    return _FIRST_PROBE <= step < steps and (step - _FIRST_PROBE) % 2 == 0
+
+
+def hold_dilution(memory: Memory, most_error: float, differences: int) -> None:
+    """Remembers, after a step is closed, whether dilution is established, or was and is not refuted since.
+
+    A sharp draw has mixed groups in nearly every step alike: what it was established by fades.
+    """
+    held = established_dilution(memory, most_error, differences) >= 0.5
+    if not held and is_held(memory):
+        fit = _fit(memory, _LEAST_DIFFERENCES)
+        held = fit is not None and fit[0] - fit[1] > _STILL
+    memory[_HELD] = np.array([held], dtype=np.uint8)
+
+
+def is_held(memory: Any) -> bool:
+    """What `hold_dilution` remembered."""
+    return _HELD in memory and bool(memory[_HELD][0])
 
 
 def _fit(memory: Any, least: float) -> tuple[float, float] | None:

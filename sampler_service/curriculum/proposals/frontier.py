@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,12 @@ from sampler_service.curriculum.posterior import GroupCounts
 from sampler_service.curriculum.proposals.base import Memory, WeightedProposal
 from sampler_service.curriculum.proposals.dilution import (
     close_step,
+    count_step,
     dilution,
     established_dilution,
+    hold_dilution,
+    is_held,
+    is_probe,
     note_groups,
 )
 from sampler_service.curriculum.views import Moment, PromptView
@@ -38,6 +42,8 @@ class Frontier(WeightedProposal):
     power, by geometric interpolation.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"dilution_differences", "dilution_probes", "dilution_hold"})
+
     power: float = Field(default=0.0, ge=0, le=64)
     """How sharply the draw prefers a high expectation; 0: the exponential law below."""
     temperature: float = Field(default=0.002, ge=0.0005)
@@ -55,6 +61,14 @@ class Frontier(WeightedProposal):
     dilution_error: float = Field(default=0.0, ge=0, le=10)
     """Steps count as diluted only once the slope that says so is known to ± this standard error, and is two of
     them above that of steps that are not; 0: by a laxer test, sooner, which batches of a few groups mislead."""
+    dilution_differences: int = Field(default=8, ge=4, le=64)
+    """Differences between consecutive steps that the former test wants at least."""
+    dilution_probes: int = Field(default=0, ge=0, le=64)
+    """Of the first so many policy steps every second one, from the fourth on, is drawn with `diluted_power`: steps
+    with more and with fewer mixed groups show sooner whether they differ in length."""
+    dilution_hold: bool = False
+    """Once the strict test has established it, dilution lasts while the slope less one standard error says so,
+    however well it is known."""
 
     def weights(self, view: PromptView, moment: Moment) -> NDArray[np.float64]:
         """Scaled so that the largest possible weight is 1."""
@@ -82,13 +96,27 @@ class Frontier(WeightedProposal):
     def advance(self, memory: Memory, moment: Moment) -> None:
         """Holds the step's length against its mixed groups."""
         if self.diluted_power and moment.movement is not None and len(moment.movement) > 1:
-            close_step(memory, float(moment.movement[-1] - moment.movement[-2]))
+            kl = float(moment.movement[-1] - moment.movement[-2])
+            close_step(memory, kl)
+            if self.dilution_probes:
+                count_step(memory)
+            if self.dilution_hold:
+                hold_dilution(memory, self.dilution_error, self.dilution_differences)
+
+    def diluted(self, moment: Moment) -> float:
+        """By the strict test or the lax one; 0 where the proposal does not look."""
+        if not self.diluted_power:
+            return 0.0
+        if self.dilution_hold:
+            return float(is_held(moment.memory))
+        if self.dilution_error:
+            return established_dilution(moment.memory, self.dilution_error, self.dilution_differences)
+        return dilution(moment.memory)
 
     def _power(self, moment: Moment) -> float:
         if not self.diluted_power:
             return self.power
-        if self.dilution_error:
-            diluted = established_dilution(moment.memory, self.dilution_error)
-        else:
-            diluted = dilution(moment.memory)
+        if self.dilution_probes and is_probe(moment.memory, self.dilution_probes):
+            return self.diluted_power
+        diluted = self.diluted(moment)
         return float(self.power ** (1.0 - diluted) * self.diluted_power**diluted)

@@ -41,6 +41,8 @@ class SlotTallies:
     """How many of those advances came after the batch was granted."""
     single_round: bool = False
     """The whole budget was granted in the first round."""
+    unspent: int = 0
+    """Rollouts of the batch's budget that no slot has been granted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class Stopping(Part):
         """Most prompts to hold back for a batch of so many."""
         return 0
 
+    def for_batch(self, several_rounds: bool) -> Stopping:
+        """The rule of a batch: rules that do not always take several rounds are another one where they do not."""
+        return self
+
     @property
     def sets_rounds(self) -> bool:
         """Whether the first round is the rule's own, whatever the quota says."""
@@ -96,7 +102,13 @@ class Stopping(Part):
         return quotas
 
     def most_rollouts(self, quotas: NDArray[np.int32]) -> int:
-        """Rollouts the batch may need at the most, all rounds: the budget when the caller names none."""
+        """Rollouts the batch may need at the most, all rounds, given those of the first round."""
+        return int(quotas.sum())
+
+    def default_budget(self, quotas: NDArray[np.int32]) -> int:
+        """The budget when the caller names none, given the quotas of a plain batch."""
+        if self.sets_rounds or self.refills:
+            return self.most_rollouts(self.first_round(quotas))
         return int(quotas.sum())
 
     def decide(self, tallies: SlotTallies) -> Decision:

@@ -23,8 +23,8 @@ class BestFirst(Stopping):
     compares_prompts: ClassVar[bool] = True
     waits_for_batch: ClassVar[bool] = True
 
-    candidates: float = Field(default=1.25, ge=1, le=32)
-    """Candidates per prompt asked for."""
+    candidates: float = Field(default=1.25, ge=0.125, le=32)
+    """Candidates per prompt asked for. Below 1 the batch has fewer prompts, and the best more rollouts."""
     pilot: int = Field(default=4, ge=1, le=4096)
     """Rollouts of the pilot."""
     commit: int = Field(default=8, ge=1, le=4096)
