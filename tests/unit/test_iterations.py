@@ -309,7 +309,7 @@ def test_iterations_go_with_every_preset(preset: str) -> None:
     run = Run(preset, {"iterations": {"subsets": 4, "steps": 2, "least_prompts": 20}})
     run.add(120, clusters=3, references=np.linspace(0, 1, 120))
     least = int(run.state.strategy.stopping.first_round(np.array([8], dtype=np.int32))[0])
-    budget = 8 * max(8, least) * round(run.state.strategy.stopping.candidate_factor)
+    budget = 8 * max(8, least) * max(1, round(run.state.strategy.stopping.candidate_factor))
     for version in range(40):
         assert 0 < run.step(RATES, 8, budget, version) <= budget
         run.advance(version + 1, kl=0.01)

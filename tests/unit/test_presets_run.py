@@ -41,7 +41,7 @@ def rich_pool(preset: str) -> tuple[Run, np.ndarray]:
 def test_every_preset_runs_within_its_budget_and_folds_to_the_same_state(preset: str) -> None:
     run, rates = rich_pool(preset)
     least = run.state.strategy.stopping.first_round(np.array([8], dtype=np.int32))[0]
-    budget = 12 * max(8, int(least)) * round(run.state.strategy.stopping.candidate_factor)
+    budget = 12 * max(8, int(least)) * max(1, round(run.state.strategy.stopping.candidate_factor))
     for version in range(25):
         spent = run.step(rates, 12, budget, version)
         assert 0 < spent <= budget
