@@ -154,7 +154,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
                 "diluted_power": 64,
                 "dilution_error": 0.3,
                 "dilution_differences": 6,
-                "dilution_probes": 8,
+                "dilution_probes": 1,
                 "dilution_hold": True,
             }
         },

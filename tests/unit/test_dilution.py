@@ -97,14 +97,25 @@ def test_of_the_first_steps_every_second_is_a_probe_once_something_is_known() ->
     memory: Memory = {}
     probes = []
     for _ in range(12):
-        probes.append(is_probe(memory, 8))
+        probes.append(is_probe(memory, 3))
+        note_groups(memory, groups(4, 16))
         count_step(memory)
+        close_step(memory, 0.01)
     assert [step for step, probe in enumerate(probes) if probe] == [3, 5, 7]
-    assert not is_probe({}, 64)
+    assert not is_probe({}, 32)
+
+
+def test_steps_of_a_few_groups_are_no_probes() -> None:
+    memory: Memory = {}
+    for _ in range(12):
+        note_groups(memory, groups(4, 15))
+        count_step(memory)
+        close_step(memory, 0.01)
+        assert not is_probe(memory, 32)
 
 
 def test_a_probe_is_drawn_with_the_power_for_diluted_steps() -> None:
-    parameters = {"power": 4, "diluted_power": 64, "dilution_error": 0.3, "dilution_probes": 8}
+    parameters = {"power": 4, "diluted_power": 64, "dilution_error": 0.3, "dilution_probes": 3}
     frontier = PROPOSALS.parse({"frontier": parameters}, "proposal")
     assert isinstance(frontier, Frontier)
     view, memory = view_of([9, 4], [9, 9]), {}  # type: Any, Memory
@@ -112,6 +123,7 @@ def test_a_probe_is_drawn_with_the_power_for_diluted_steps() -> None:
     for power in (4, 4, 4, 64, 4, 64, 4, 64, 4, 4):
         weights = frontier.weights(view, Moment(memory=memory))
         assert weights[1] / weights[0] == pytest.approx(ratio**power)
+        frontier.observe(np.arange(32), groups(8, 32), memory, Moment())
         frontier.advance(memory, Moment(movement=np.array([0.0, 0.01])))
 
 

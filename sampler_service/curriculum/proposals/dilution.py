@@ -35,6 +35,8 @@ _HELD: Final = "dilution_held"
 _STEPS: Final = "dilution_steps"
 # Before, a sharp draw finds no more mixed groups than another: too little is known.
 _FIRST_PROBE: Final = 3
+# In a step of fewer, the share of mixed ones says too little for a probe to be worth its step.
+_PROBE_GROUPS: Final = 16
 # Differences between consecutive steps, so that neither trend counts; older ones count less.
 _DISCOUNT: Final = 0.98
 # Pulls the slope to 0 while there is little to go by; in squared differences of log m.
@@ -108,17 +110,20 @@ def established_dilution(memory: Any, most_error: float, differences: int = 8) -
 
 
 def count_step(memory: Memory) -> None:
-    """Notes that a step has ended, so that probes can be told from it."""
-    memory[_STEPS] = memory.get(_STEPS, np.zeros(1, dtype=np.int64)) + 1
+    """Notes that a step ends, and how many groups it had; before `close_step`."""
+    steps = int(memory[_STEPS][0]) if _STEPS in memory else 0
+    groups = int(memory[_GROUPS][0]) if _GROUPS in memory else 0
+    memory[_STEPS] = np.array([steps + 1, groups], dtype=np.int64)
 
 
-def is_probe(memory: Any, steps: int) -> bool:
-    """Whether the present step, one of the first `steps`, is to be sharp for a contrast: the fourth, sixth, …
+def is_probe(memory: Any, probes: int) -> bool:
+    """Whether the present step is to be sharp for a contrast: the fourth, and from there every second one.
 
-    A share of mixed groups that varies by chance alone takes long to show a slope.
+    A share of mixed groups that varies by chance alone takes long to show a slope. Not with steps of a few groups.
     """
-    step = int(memory[_STEPS][0]) if _STEPS in memory else 0
-    return _FIRST_PROBE <= step < steps and (step - _FIRST_PROBE) % 2 == 0
+    step, groups = memory[_STEPS].tolist() if _STEPS in memory else (0, 0)
+    since = step - _FIRST_PROBE
+    return groups >= _PROBE_GROUPS and 0 <= since < 2 * probes and since % 2 == 0
 
 
 def hold_dilution(memory: Memory, most_error: float, differences: int) -> None:

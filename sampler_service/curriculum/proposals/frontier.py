@@ -63,9 +63,10 @@ class Frontier(WeightedProposal):
     them above that of steps that are not; 0: by a laxer test, sooner, which batches of a few groups mislead."""
     dilution_differences: int = Field(default=8, ge=4, le=64)
     """Differences between consecutive steps that the former test wants at least."""
-    dilution_probes: int = Field(default=0, ge=0, le=64)
-    """Of the first so many policy steps every second one, from the fourth on, is drawn with `diluted_power`: steps
-    with more and with fewer mixed groups show sooner whether they differ in length."""
+    dilution_probes: int = Field(default=0, ge=0, le=32)
+    """So many early policy steps are drawn with `diluted_power`, the fourth and from there every second one: steps
+    with more and with fewer mixed groups show sooner whether they differ in length. Not where a step has fewer than
+    16 groups, which would not show it."""
     dilution_hold: bool = False
     """Once the strict test has established it, dilution lasts while the slope less one standard error says so,
     however well it is known."""
@@ -97,9 +98,9 @@ class Frontier(WeightedProposal):
         """Holds the step's length against its mixed groups."""
         if self.diluted_power and moment.movement is not None and len(moment.movement) > 1:
             kl = float(moment.movement[-1] - moment.movement[-2])
-            close_step(memory, kl)
             if self.dilution_probes:
                 count_step(memory)
+            close_step(memory, kl)
             if self.dilution_hold:
                 hold_dilution(memory, self.dilution_error, self.dilution_differences)
 
