@@ -96,6 +96,14 @@ def run(seed: int, seconds: float, trainers: int, say: Callable[[str], None] = p
             raise
 
 
+def _serves(stub: CurriculumServiceStub) -> bool:
+    try:
+        stub.GetCurriculum(pb.GetCurriculumRequest(curriculum_id=CURRICULUM), timeout=5)
+    except grpc.RpcError:
+        return False
+    return True
+
+
 class _Run:
     def __init__(
         self, system: System, seed: int, seconds: float, trainers: int, say: Callable[[str], None]
@@ -161,6 +169,10 @@ class _Run:
         self._until(lambda: self._acknowledged() >= LEAST_ACKNOWLEDGED)
         (system.folder / "stop").touch()
         self._until(lambda: all(one.done for one in system.trainers))
+        # The trainers may have done without a host that is still on its way.
+        with ExitStack() as stack:
+            stubs = [self._stub(target, stack) for target in system.targets]
+            self._until(lambda: all(map(_serves, stubs)))
 
     def _judge(self, added: pb.AddPromptsRequest) -> None:
         system, figures = self._system, self._figures
@@ -172,7 +184,7 @@ class _Run:
             answered = verdict.history(told, system.reader.account, added, stubs[0])
             summary = pb.GetSummaryRequest(curriculum_id=CURRICULUM)
             # What the dead had taken runs out; after that nothing writes any more.
-            self._until(lambda: not stubs[0].GetSummary(summary, timeout=60).summary.live_leases)
+            self._until(lambda: not verdict.answer_of(stubs[0].GetSummary, summary).summary.live_leases)
             account = system.reader.finish()
             folded = verdict.fold(account)
             for number, stub in enumerate(stubs):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -21,6 +22,9 @@ from tests.chaos.trainer import CURRICULUM
 from tests.curriculum_invariants import no_lease_exceeds_its_budget, no_prompt_is_in_two_leases
 from tests.evidence_oracle import Answered, Expected, expected_after
 from tests.replicas_under_faults import LogAccount
+
+_PATIENCE_SECONDS: Final = 120.0
+_NOT_NOW: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 @dataclass
@@ -113,11 +117,24 @@ def history(
 def _asked_again(call: Callable[..., Any], request: Any, refusal: grpc.StatusCode) -> Any:
     """The answer to a request that was made before; None if it is refused so."""
     try:
-        return call(request, timeout=60)
+        return answer_of(call, request)
     except grpc.RpcError as error:
         if isinstance(error, grpc.Call) and error.code() is refusal:
             return None
         raise
+
+
+def answer_of(call: Callable[..., Any], request: Any) -> Any:
+    """The answer, of a worker that may still be loading, or be started again, after what it went through."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return call(request, timeout=_PATIENCE_SECONDS, wait_for_ready=True)
+        except grpc.RpcError as error:
+            known = isinstance(error, grpc.Call) and error.code() in _NOT_NOW
+            if not known or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def evidence_is_that_of(expected: Expected, state: CurriculumState) -> None:
@@ -161,7 +178,11 @@ def batches_are_those_of_the_log(told: Told, account: LogAccount, state: Curricu
 def state_of(stub: CurriculumServiceStub, path: Path, min_revision: str) -> CurriculumState:
     """The whole state that one worker has in memory, by its export."""
     request = pb.ExportCurriculumRequest(curriculum_id=CURRICULUM, min_revision=min_revision)
-    with path.open("wb") as file:
-        for piece in stub.ExportCurriculum(request, timeout=120):
-            file.write(piece.data)
+
+    def export(request: pb.ExportCurriculumRequest, **options: Any) -> None:
+        with path.open("wb") as file:
+            for piece in stub.ExportCurriculum(request, **options):
+                file.write(piece.data)
+
+    answer_of(export, request)
     return CurriculumState.restore(read_archive(path)[1])
