@@ -88,6 +88,13 @@ def test_a_continuation_joins_and_what_is_given_up_or_refused_leaves_the_engine_
     assert [c.token_ids for c in again.completions] == tokens
 
 
+def test_more_prompt_tokens_than_one_step_reads_are_sampled_all_the_same(learner: Learner) -> None:
+    # Twice what vLLM reads in a step here; no two prompts begin alike, so that none is cached.
+    requests = [RolloutRequest(f"p{place}", (100 + place, *[5] * 399), 1) for place in range(11)]
+    groups = learner.engine.generate(requests, SamplingParams(max_tokens=2), seed=6)
+    assert [len(group.completions) for group in groups] == [1] * 11
+
+
 def test_two_ranks_sample_each_with_a_vllm_of_its_own_and_both_have_every_update(tmp_path: Path) -> None:
     changes = {
         "model": {**MODEL, "threads": 1},

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+
 from trainer_client.rollouts.protocol import (
     Completion,
     FinishReason,
@@ -88,6 +90,10 @@ class VllmEngine:
             "disable_log_stats": True,
             "seed": seed,
         }
+        if not torch.cuda.is_available():
+            # A prompt read in pieces winds its request's generator back, which a CPU's cannot do (vLLM 0.32):
+            # more prompt tokens in flight than one step reads would end the engine.
+            settings["enable_chunked_prefill"] = False
         try:
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**{**settings, **(arguments or {})}))
         except (TypeError, ValueError, RuntimeError, OSError) as error:
