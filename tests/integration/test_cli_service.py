@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1.curriculum_pb2_grpc import CurriculumServiceStub
 from sampler_service.cli import app, completion
+from sampler_service.cli.calls import console
 from sampler_service.cli.completion import complete_curriculum
 from tests.rpc_calls import new_id, next_batch, report
 from tests.service_process import ROOT, ServiceProcess, service_process
@@ -33,8 +34,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
 
 
 @pytest.fixture
-def cli(real: ServiceProcess) -> Command:
-    runner = CliRunner(env={"SAMPLER_TARGET": real.target, "COLUMNS": "200"})
+def cli(real: ServiceProcess, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr(console, "width", 200)  # What COLUMNS said was read when the module was loaded.
+    runner = CliRunner(env={"SAMPLER_TARGET": real.target})
 
     def call(*arguments: str, **options: str) -> Result:
         return runner.invoke(app, list(arguments), **options)  # type: ignore[arg-type]

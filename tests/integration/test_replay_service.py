@@ -7,10 +7,12 @@ import json
 import math
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from curriculum.v1 import curriculum_pb2 as pb
 from sampler_service.cli import app
+from sampler_service.cli.calls import console
 from sampler_service.replica.snapshotting import take_snapshot
 from tests.rpc_calls import add, create, new_id, next_batch, refused, report
 from tests.service_process import RunningService
@@ -105,9 +107,12 @@ async def test_strategies_that_are_none_are_refused(service: RunningService) -> 
     assert unknown.said == ("INVALID_ARGUMENT", "UNKNOWN_PRESET", "strategy.preset")
 
 
-async def test_the_command_prints_a_table_and_json(service: RunningService) -> None:
+async def test_the_command_prints_a_table_and_json(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await trained(service)
-    runner = CliRunner(env={"SAMPLER_TARGET": service.target, "COLUMNS": "200"})
+    monkeypatch.setattr(console, "width", 200)  # What COLUMNS said was read when the module was loaded.
+    runner = CliRunner(env={"SAMPLER_TARGET": service.target})
     arguments = [
         "replay",
         "math",
