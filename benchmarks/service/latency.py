@@ -155,13 +155,18 @@ def measure(
     rates = rng.beta(0.3, 0.6, 1_000_003)
     log = redis.Redis.from_url(server.redis_url)
     stream = _stream_of(log, curriculum)
-    floors: dict[str, Callable[[], Any]] = {
-        "next_floor": lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)),
-        "report_floor": lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)),
-        "next_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["next"]}),
-        "report_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["report"]}),
-    }
     payloads: dict[str, bytes] = {}
+    # One part after the other: as long must lie between two calls of the service as between those measured.
+    floors: tuple[dict[str, Callable[[], Any]], ...] = (
+        {
+            "next_floor": lambda: stub.NextBatch(pb.NextBatchRequest(curriculum_id=FLOOR)),
+            "report_floor": lambda: stub.ReportRollouts(pb.ReportRolloutsRequest(curriculum_id=FLOOR)),
+        },
+        {
+            "next_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["next"]}),
+            "report_xadd": lambda: log.xadd(_SCRATCH, {"e": payloads["report"]}),
+        },
+    )
     for block in range(rounds // _BLOCK_ROUNDS + 2):
         counted = block >= 2
         stub.AdvancePolicy(
@@ -194,12 +199,13 @@ def measure(
                 times["next"].append(next_seconds)
                 times["report"].append(report_seconds)
         time.sleep(_BLOCK_PAUSE_SECONDS)
-        for _ in range(_BLOCK_ROUNDS):
-            for floor, call in floors.items():
-                seconds, _answer = _timed(call, think_seconds)
-                if counted:
-                    times[floor].append(seconds)
-        time.sleep(_BLOCK_PAUSE_SECONDS)
+        for part in floors:
+            for _ in range(_BLOCK_ROUNDS):
+                for floor, call in part.items():
+                    seconds, _answer = _timed(call, think_seconds)
+                    if counted:
+                        times[floor].append(seconds)
+            time.sleep(_BLOCK_PAUSE_SECONDS)
     channel.close()
     log.delete(_SCRATCH)
     log.close()
