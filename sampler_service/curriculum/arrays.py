@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,14 @@ def are_distinct(values: NDArray[Any]) -> bool:
     return bool((ordered[1:] != ordered[:-1]).all())
 
 
+@cache
+def _little_endian(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
+
+
 def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
     """Little-endian bytes of `array` as `dtype`."""
-    return np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+    return np.ascontiguousarray(array, dtype=_little_endian(dtype)).tobytes()
 
 
 def from_bytes(data: bytes, dtype: str) -> NDArray[Any]:
@@ -42,7 +48,7 @@ def from_bytes(data: bytes, dtype: str) -> NDArray[Any]:
     Raises:
         ValueError: the length is no multiple of the item size.
     """
-    return np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<"))
+    return np.frombuffer(data, dtype=_little_endian(dtype))
 
 
 def to_json_array(value: object) -> NDArray[np.uint8]:

@@ -47,7 +47,7 @@ def count_groups(
         success_threshold: a success is a reward strictly above it.
         fractional: a success counts as its reward, clipped to [0, 1], instead of as 1.
     """
-    rewards = rewards_R.astype(np.float64)
+    rewards = rewards_R.astype(np.float64, copy=False)
     positive = rewards > success_threshold
     n = np.bincount(groups_R, minlength=group_count)
     positives: NDArray[Any] = np.bincount(groups_R, weights=positive, minlength=group_count)

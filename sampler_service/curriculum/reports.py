@@ -150,9 +150,10 @@ def apply(machine: CurriculumMachine, event: log_pb2.RolloutsReported) -> log_pb
         first = lease.outcomes[at] == 0
     rollouts = _sort_out(state, event, counts, room)
     good = rollouts.reasons == 0
+    outcomes = slice(None) if good.all() else good
     groups = count_groups(
-        rollouts.groups[good],
-        rollouts.rewards[good],
+        rollouts.groups[outcomes],
+        rollouts.rewards[outcomes],
         len(counts),
         state.strategy.estimator.success_threshold,
         state.strategy.estimator.fractional,

@@ -217,6 +217,16 @@ def test_a_request_that_names_a_newer_policy_advances_it() -> None:
     assert run.state.policy_step == 1
 
 
+def test_an_event_that_passed_the_check_is_checked_again_if_another_came_first() -> None:
+    run, _ = leased()
+    event = log_pb2.Event(policy_advanced=log_pb2.PolicyAdvanced(policy_version=3))
+    run.machine.check(event)
+    run.advance(7)
+    outcome = run.machine.apply(event, "9999-0", 9999)
+    assert outcome.refusal.reason == "POLICY_WENT_BACK"
+    assert run.state.policy_version == 7
+
+
 def test_an_update_with_an_old_etag_is_refused() -> None:
     run, _ = leased()
     strategy = resolve("cures", {}).to_json()
