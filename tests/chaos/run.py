@@ -47,6 +47,14 @@ class Figures:
     host_starts: int = 0
     trainer_starts: int = 0
 
+    def told(self) -> str:
+        """For people."""
+        faults = "\n".join(f"  {count:3d} x {fault}" for fault, count in self.faults.most_common())
+        return (
+            f"every promise was kept: {self.acknowledged:,} reports acknowledged, {self.entries:,} entries in the log,"
+            f" hosts started {self.host_starts} times, trainers {self.trainer_starts} times, after\n{faults}"
+        )
+
 
 class Watch:
     """Asks every worker again and again how far it is: never back."""
@@ -198,7 +206,7 @@ class _Run:
         figures.acknowledged, figures.entries = len(told.acknowledged), len(account)
         figures.host_starts = sum(one.starts for one in system.hosts)
         figures.trainer_starts = sum(one.starts for one in system.trainers)
-        self._say(f"every promise was kept: {figures}")
+        self._say(figures.told())
 
     # -- time ----------------------------------------------------------------------------
 
