@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
+from sampler_service.curriculum.checkpoints import adopt_checkpoint
+from sampler_service.curriculum.machine import CurriculumMachine, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import LogClient, RedisSettings, parse_revision
 from sampler_service.log.keys import CurriculumKeys

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.v1 import log_pb2
-from sampler_service.curriculum import clustering, grants, iterations, reports, shadow_book
+from sampler_service.curriculum import (
+    checkpoints,
+    closing,
+    clustering,
+    grants,
+    iterations,
+    reports,
+    shadow_book,
+)
 from sampler_service.curriculum.arrays import distinct, from_bytes
 from sampler_service.curriculum.errors import (
     Aborted,
@@ -21,7 +29,6 @@ from sampler_service.curriculum.errors import (
     CurriculumError,
     FailedPrecondition,
     InvalidArgument,
-    NotFound,
 )
 from sampler_service.curriculum.fold_version import known_version, readable_strategy
 from sampler_service.curriculum.history import FINE_BINS
@@ -30,7 +37,7 @@ from sampler_service.curriculum.sources import COLD_START, CONTINUATION, REFEREN
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 
-__all__ = ["CurriculumMachine", "adopt_checkpoint", "adopt_import", "create_state", "require_checkpoint"]
+__all__ = ["CurriculumMachine", "adopt_import", "create_state"]
 
 # KL assumed for an advance that names none.
 _ASSUMED_KL: Final = 0.01
@@ -368,7 +375,7 @@ def _expire(machine: CurriculumMachine, event: log_pb2.LeasesExpired) -> log_pb2
     for lease_id in event.lease_ids:
         lease = state.leases.live.get(lease_id)
         if lease is not None and lease.expire_millis <= state.millis:
-            reports.close_lease(machine, lease, "expired")
+            closing.close_lease(machine, lease, "expired")
             state.history.bump("leases_expired")
     return log_pb2.Outcome()
 
@@ -380,84 +387,11 @@ def _check_release(state: CurriculumState, event: log_pb2.BatchReleased) -> None
 
 def _release(machine: CurriculumMachine, event: log_pb2.BatchReleased) -> log_pb2.Outcome:
     lease = machine.state.leases.live.get(event.lease_id)
-    released = 0 if lease is None else reports.close_lease(machine, lease, "released")
+    released = 0 if lease is None else closing.close_lease(machine, lease, "released")
     return log_pb2.Outcome(batch_released=log_pb2.BatchReleasedOutcome(released=released))
 
 
-# -- checkpoints -------------------------------------------------------------------
-
-
-def _check_checkpoint(state: CurriculumState, event: log_pb2.CheckpointCreated) -> None:
-    if not event.checkpoint_id:
-        raise InvalidArgument("MISSING_FIELD", "checkpoint_id must not be empty.", "checkpoint_id")
-    if event.checkpoint_id in state.checkpoints:
-        raise AlreadyExists(
-            "CHECKPOINT_EXISTS",
-            f"checkpoint_id = {event.checkpoint_id!r} exists. Delete it first or choose another id.",
-            "checkpoint_id",
-        )
-
-
-def _create_checkpoint(machine: CurriculumMachine, event: log_pb2.CheckpointCreated) -> log_pb2.Outcome:
-    state = machine.state
-    state.checkpoints[event.checkpoint_id] = {
-        "revision": event.revision,
-        "millis": state.millis,
-        "policy_version": state.policy_version,
-    }
-    return log_pb2.Outcome()
-
-
-def require_checkpoint(state: CurriculumState, checkpoint_id: str) -> dict[str, Any]:
-    """What is kept of a checkpoint: revision, millis, policy_version.
-
-    Raises:
-        NotFound: no such checkpoint.
-    """
-    if checkpoint_id not in state.checkpoints:
-        known = ", ".join(state.checkpoints) or "none"
-        raise NotFound(
-            "CHECKPOINT_NOT_FOUND",
-            f"checkpoint_id = {checkpoint_id!r} is not kept. Kept: {known}.",
-            "checkpoint_id",
-        )
-    return state.checkpoints[checkpoint_id]
-
-
-def _check_known_checkpoint(
-    state: CurriculumState, event: log_pb2.CheckpointRestored | log_pb2.CheckpointDeleted
-) -> None:
-    require_checkpoint(state, event.checkpoint_id)
-
-
-def _delete_checkpoint(machine: CurriculumMachine, event: log_pb2.CheckpointDeleted) -> log_pb2.Outcome:
-    del machine.state.checkpoints[event.checkpoint_id]
-    return log_pb2.Outcome()
-
-
-def _restored(machine: CurriculumMachine, _: log_pb2.CheckpointRestored) -> log_pb2.Outcome:
-    # The caller has put the kept state in place (see `adopt_checkpoint`); what is left is to say so.
-    machine.state.history.bump("checkpoints_restored")
-    return log_pb2.Outcome()
-
-
-def adopt_checkpoint(kept: CurriculumState, present: CurriculumState) -> CurriculumState:
-    """The state a restore goes back to: `kept`, with what must outlive it taken from `present`.
-
-    Leases of either time are void, so that no prompt stays in flight and no old report counts twice;
-    request ids are those of the kept state, so that a resumed trainer's step 401 is drawn anew.
-    """
-    for lease in list(kept.leases.live.values()):
-        kept.leases.close(lease, "released")
-    kept.leases.closed.clear()
-    kept.leases.next_key = max(kept.leases.next_key, present.leases.next_key)
-    kept.table.column("leases")[:] = -1
-    kept.in_flight = 0
-    kept.checkpoints = present.checkpoints
-    kept.epoch = present.epoch + 1
-    kept.created_millis = present.created_millis
-    kept.fold_version = present.fold_version
-    return kept
+# -- the whole state ---------------------------------------------------------------
 
 
 def adopt_import(kept: CurriculumState, event: log_pb2.Event, revision: str, millis: int) -> CurriculumState:
@@ -488,9 +422,9 @@ _CHECKS: Final[dict[str, Check]] = {
     "policy_advanced": _check_advance,
     "clusters_assigned": clustering.check,
     "shadows_scored": shadow_book.check,
-    "checkpoint_created": _check_checkpoint,
-    "checkpoint_restored": _check_known_checkpoint,
-    "checkpoint_deleted": _check_known_checkpoint,
+    "checkpoint_created": checkpoints.check_creation,
+    "checkpoint_restored": checkpoints.check_known,
+    "checkpoint_deleted": checkpoints.check_known,
 }
 _APPLIERS: Final[dict[str, Apply]] = {
     "strategy_updated": _update_strategy,
@@ -502,7 +436,7 @@ _APPLIERS: Final[dict[str, Apply]] = {
     "policy_advanced": _advance,
     "clusters_assigned": clustering.apply,
     "shadows_scored": shadow_book.apply,
-    "checkpoint_created": _create_checkpoint,
-    "checkpoint_restored": _restored,
-    "checkpoint_deleted": _delete_checkpoint,
+    "checkpoint_created": checkpoints.create,
+    "checkpoint_restored": checkpoints.restored,
+    "checkpoint_deleted": checkpoints.delete,
 }

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum import iterations
 from sampler_service.curriculum.arrays import are_distinct, distinct, from_bytes, to_bytes
-from sampler_service.curriculum.clusters import ClusterGroups
+from sampler_service.curriculum.closing import close_slots, enter_groups
 from sampler_service.curriculum.decays import VisitTimes
 from sampler_service.curriculum.errors import Aborted, InvalidArgument, NotFound
 from sampler_service.curriculum.leases import LIVE, Lease
-from sampler_service.curriculum.posterior import GroupCounts, count_groups, update_ema, update_evidence
+from sampler_service.curriculum.posterior import GroupCounts, count_groups, update_evidence
 from sampler_service.curriculum.refill import held_back, woken
-from sampler_service.curriculum.sources import CONTINUATION, EXPLORATION
+from sampler_service.curriculum.sources import CONTINUATION
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.stopping import DONE, DROP, SAMPLE_MORE, Decision, SlotTallies, Stopping
 
 if TYPE_CHECKING:
     from sampler_service.curriculum.machine import CurriculumMachine
 
-__all__ = ["REJECTION_REASONS", "apply", "check", "close_lease", "lease_not_found"]
+__all__ = ["REJECTION_REASONS", "apply", "check", "lease_not_found"]
 
 # The values of the API's RolloutStatus.
 _OK: Final = 1
@@ -303,7 +303,7 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
             asked = decided == SAMPLE_MORE
             lease.granted[at] += more
             lease.rounds[ready[asked]] += 1
-            _close_slots(machine, lease, ready[~asked] if asked.any() else at)
+            close_slots(machine, lease, ready[~asked] if asked.any() else at)
             if decision.later is not None:
                 machine.state.due.add(lease.rows[ready[decision.later & ~asked]], CONTINUATION)
             held = held_back(lease)
@@ -312,7 +312,7 @@ def _decide(machine: CurriculumMachine, lease: Lease, reported: NDArray[Any], se
                 more_slots, size, finished = woken(lease, held, stopping)
                 lease.granted[more_slots], lease.rounds[more_slots] = size, 1
                 actions[more_slots], wanted[more_slots] = SAMPLE_MORE, size
-                _close_slots(machine, lease, finished)
+                close_slots(machine, lease, finished)
                 ready = np.concatenate([ready, more_slots])
             if not np.array_equal(reported, ready):
                 answered = distinct(np.concatenate([reported, ready]))
@@ -371,84 +371,6 @@ def _fund(lease: Lease, decision: Decision) -> tuple[NDArray[Any], NDArray[Any]]
     return actions, more
 
 
-def _close_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] | slice) -> None:
-    """Frees prompts; then their groups, scored against what was predicted, enter the history."""
-    state, table = machine.state, machine.state.table
-    lease.open[slots] = False
-    rows = lease.rows[slots]
-    held = table.leases[rows] == lease.key
-    table.leases[rows[held]] = -1
-    state.in_flight -= int(held.sum())
-    machine.touch(rows)
-    if state.due:
-        iterations.rolled_out(state, rows[lease.returned[slots] > 0])
-    machine.afterwards(lambda: _enter_slots(machine, lease, slots))
-
-
-def _enter_slots(machine: CurriculumMachine, lease: Lease, slots: NDArray[Any] | slice) -> None:
-    state = machine.state
-    rows = lease.rows[slots]
-    n = lease.outcomes[slots]
-    some = n > 0
-    if not some.all():
-        slots, rows, n = np.arange(len(lease.rows))[slots][some], rows[some], n[some]
-    means = lease.reward_sums[slots] / n
-    variances = np.maximum(lease.reward_squares[slots] / n - means * means, 0.0)
-    mixed = lease.reward_minima[slots] < lease.reward_maxima[slots]
-    finished = GroupCounts(
-        n,
-        lease.positives[slots].astype(np.float64),
-        lease.positives[slots].astype(np.int64),
-        lease.reward_sums[slots],
-        means,
-        variances,
-        lease.reward_minima[slots],
-        lease.reward_maxima[slots],
-    )
-    _enter_groups(machine, rows, finished, mixed)
-    state.history.score(
-        lease.estimator or state.estimator_name, lease.pass_rates[slots], lease.positives[slots], n
-    )
-    explored = lease.sources[slots] == EXPLORATION
-    state.history.count(
-        exploration_rollouts=float(n[explored].sum()),
-        exploration_groups=float(explored.sum()),
-        exploration_mixed_groups=float((explored & mixed).sum()),
-    )
-
-
-def _enter_groups(
-    machine: CurriculumMachine,
-    rows: NDArray[Any],
-    groups: GroupCounts,
-    mixed: NDArray[np.bool_],
-) -> None:
-    """Finished groups: the moving averages, and the tallies of how they came out."""
-    state, table = machine.state, machine.state.table
-    if len(rows) == 0:
-        return
-    strategy, moment = state.strategy, state.moment()
-    update_ema(table, rows, groups.reward_means, groups.reward_variances, strategy.estimator.ema_rate)
-    strategy.proposal.observe(rows, groups, state.proposal_memory, moment)
-    right = ~mixed & (groups.positives > 0)
-    state.history.count(
-        groups=float(len(rows)),
-        mixed_groups=float(mixed.sum()),
-        all_correct_groups=float(right.sum()),
-        all_wrong_groups=float((~mixed & ~right).sum()),
-        wasted_rollouts=float(groups.rollouts[~mixed].sum()),
-    )
-    clusters = table.clusters[rows]
-    inside = clusters >= 0
-    if inside.any():
-        size = state.cluster_sums.shape[1]
-        state.cluster_sums[1] += np.bincount(clusters[inside], minlength=size)
-        state.cluster_sums[2] += np.bincount(clusters[inside & mixed], minlength=size)
-        if strategy.clusters is not None:
-            trained = ClusterGroups(clusters, groups.positives, groups.rollouts)
-            strategy.clusters.observe(trained, size, state.cluster_memory, moment)
-
-
 def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups: GroupCounts) -> _Directives:
     """Prompts rolled out outside any lease: every report is a whole group."""
     some = groups.rollouts > 0
@@ -456,7 +378,7 @@ def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups
         iterations.rolled_out(machine.state, rows[some])
     counts = _select(groups, some)
     machine.afterwards(
-        lambda: _enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
+        lambda: enter_groups(machine, rows[some], counts, counts.reward_minima < counts.reward_maxima)
     )
     return _Directives(
         rows,
@@ -466,18 +388,6 @@ def _close_groups_outside(machine: CurriculumMachine, rows: NDArray[Any], groups
         groups.rollouts - groups.positives,
         groups.reward_means,
     )
-
-
-def close_lease(machine: CurriculumMachine, lease: Lease, state: str) -> int:
-    """Ends a live lease; its open prompts return to the pool.
-
-    Returns:
-        how many those were.
-    """
-    open_ = np.flatnonzero(lease.open)
-    _close_slots(machine, lease, open_)
-    machine.state.leases.close(lease, state)
-    return len(open_)
 
 
 def _outcome(

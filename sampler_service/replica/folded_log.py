@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import structlog
 
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.checkpoints import adopt_checkpoint
 from sampler_service.curriculum.errors import Aborted, CurriculumError, NotFound, Unavailable, from_refusal
 from sampler_service.curriculum.fold_version import require_foldable
-from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, adopt_import, create_state
+from sampler_service.curriculum.machine import CurriculumMachine, adopt_import, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.curriculum.table import PromptTable

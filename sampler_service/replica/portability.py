@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.checkpoints import require_checkpoint
 from sampler_service.curriculum.errors import (
     CurriculumError,
     Exhausted,
     FailedPrecondition,
     InvalidArgument,
 )
-from sampler_service.curriculum.machine import require_checkpoint
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.log import IMPORT_REVISION, LogClient, LogExistsError
 from sampler_service.replica.curriculum_replica import CurriculumReplica

@@ -12,14 +12,9 @@ import structlog
 
 from curriculum.v1 import curriculum_pb2 as pb
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.checkpoints import adopt_checkpoint, require_checkpoint
 from sampler_service.curriculum.errors import Aborted, InvalidArgument
-from sampler_service.curriculum.machine import (
-    CurriculumMachine,
-    adopt_checkpoint,
-    adopt_import,
-    create_state,
-    require_checkpoint,
-)
+from sampler_service.curriculum.machine import CurriculumMachine, adopt_import, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import Strategy
 from sampler_service.log import START, LogMissingError, SnapshotMissingError, revision_millis

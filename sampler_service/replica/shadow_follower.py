@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from curriculum.v1 import log_pb2
+from sampler_service.curriculum.checkpoints import adopt_checkpoint, require_checkpoint
 from sampler_service.curriculum.comparison import Comparison
 from sampler_service.curriculum.errors import CurriculumError
-from sampler_service.curriculum.machine import adopt_checkpoint, require_checkpoint
 from sampler_service.curriculum.shadow import FollowedStrategy
 from sampler_service.curriculum.shadow_book import IN_FORCE
 from sampler_service.curriculum.state import CurriculumState

@@ -8,9 +8,10 @@ import pytest
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_json_array, to_json_array
+from sampler_service.curriculum.checkpoints import adopt_checkpoint
 from sampler_service.curriculum.errors import Unavailable
 from sampler_service.curriculum.fold_version import FOLD_VERSION, known_version, require_foldable
-from sampler_service.curriculum.machine import adopt_checkpoint, create_state
+from sampler_service.curriculum.machine import create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run

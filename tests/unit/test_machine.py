@@ -7,8 +7,9 @@ import pytest
 
 from curriculum.v1 import log_pb2
 from sampler_service.curriculum.arrays import from_bytes, to_bytes
+from sampler_service.curriculum.checkpoints import adopt_checkpoint
 from sampler_service.curriculum.errors import InvalidArgument
-from sampler_service.curriculum.machine import CurriculumMachine, adopt_checkpoint, create_state
+from sampler_service.curriculum.machine import CurriculumMachine, create_state
 from sampler_service.curriculum.state import CurriculumState
 from sampler_service.curriculum.strategy import resolve
 from tests.curriculum_runs import Run
